@@ -1,0 +1,106 @@
+// The engine: requests in, tokens out. Knows nothing of gRPC, protobuf or Prometheus.
+//
+// Owner: main. It owns the model, the cache, the scheduler and one loop thread, the only one that
+// touches them. Any thread may call the methods below. Every submitted request ends with exactly
+// one TokenSink::Close.
+//
+//   auto engine = Engine::Create(config, std::move(backend), clock, observer);
+//   auto ticket = (*engine)->Submit(std::move(request), sink);   // sink gets events from the loop
+//   thread
+//   (*engine)->Cancel(*ticket);
+//   (*engine)->Drain(clock.Now() + std::chrono::seconds(30));
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine_config.h"
+#include "engine/request/request.h"
+#include "engine/request/token_sink.h"
+#include "engine/step_stats.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "kernels/backend.h"
+#include "kernels/base/clock.h"
+
+namespace gatehouse {
+
+// What a client may know of the loaded model.
+struct ModelDescription {
+  std::string name;    // last component of the model directory
+  std::string family;  // qwen3_moe
+  int64_t num_parameters = 0;
+  int32_t num_layers = 0;
+  std::vector<int32_t> moe_layers;  // indices of the layers with experts
+  int32_t hidden_size = 0;
+  int32_t vocab_size = 0;
+  int32_t num_experts = 0;
+  int32_t top_k = 0;
+  int32_t max_context = 0;  // in force
+  std::vector<int32_t> eos_token_ids;
+  bool has_chat_template = false;
+  std::string expert_weight_format;
+  std::string dense_weight_format;
+  SamplingParams default_sampling;  // generation_config.json over our own defaults
+};
+
+// Closed form, made before anything is allocated.
+struct MemoryPlan {
+  int64_t expert_weight_bytes = 0;
+  int64_t dense_weight_bytes = 0;
+  int64_t workspace_bytes = 0;  // activations, logits, rope table
+  int64_t kv_block_bytes = 0;   // all layers
+  int64_t num_kv_blocks = 0;
+  int64_t kv_cache_bytes = 0;
+  int64_t available_bytes = 0;  // of this machine, cgroup limit counted
+  int64_t total_bytes() const {
+    return expert_weight_bytes + dense_weight_bytes + workspace_bytes + kv_cache_bytes;
+  }
+};
+
+// For health and status: read without stopping the loop.
+struct EngineStatus {
+  int32_t num_running = 0;
+  int32_t num_waiting = 0;
+  int64_t num_waiting_tokens = 0;
+  int64_t num_kv_blocks_used = 0;
+  int64_t num_kv_blocks_total = 0;
+  TimePoint last_step{};  // end of the last step, or start of the engine
+  bool has_work = false;  // work is waiting or running: with an old last_step the engine is stalled
+  bool draining = false;
+};
+
+class Engine {
+ public:
+  using Ticket = uint64_t;
+
+  // Loads the model and starts the loop. FAILED_PRECONDITION "<file>: <problem>, expected ..." when
+  // the model cannot be loaded; RESOURCE_EXHAUSTED with the plan's numbers when it cannot fit.
+  // `clock` and `observer` outlive the engine.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineConfig& config,
+                                                        std::unique_ptr<Backend> backend,
+                                                        const Clock& clock, StepObserver& observer);
+  virtual ~Engine() = default;  // drains at once: what runs is closed with UNAVAILABLE
+
+  // INVALID_ARGUMENT (ValidateRequest), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining):
+  // then the sink is not used. Otherwise the sink is kept until its Close.
+  virtual absl::StatusOr<Ticket> Submit(Request request, std::shared_ptr<TokenSink> sink) = 0;
+  // Ends the request with CANCELLED within one step. An unknown or ended ticket is no error.
+  virtual void Cancel(Ticket ticket) = 0;
+  // Refuses new requests at once, returns when all running ones have ended; those still there at
+  // `deadline` are closed with UNAVAILABLE. The engine stays usable for queries.
+  virtual void Drain(TimePoint deadline) = 0;
+
+  virtual const Tokenizer& tokenizer() const = 0;
+  virtual const ModelDescription& model() const = 0;
+  virtual const MemoryPlan& memory_plan() const = 0;
+  virtual const RequestLimits& limits() const = 0;
+  virtual EngineStatus Status() const = 0;
+  // How long a refused request should wait before the next try, from the measured rate.
+  virtual Duration RetryAfter() const = 0;
+};
+
+}  // namespace gatehouse

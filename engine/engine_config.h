@@ -1,0 +1,41 @@
+// Everything the engine is told, with defaults beside their reason. One tree, passed down whole.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "kernels/weight_format.h"
+
+namespace gatehouse {
+
+struct ModelOptions {
+  std::string model_dir;
+  std::optional<WeightFormat> expert_weights;  // absent: what the file holds, without loss
+  std::optional<WeightFormat> dense_weights;
+};
+
+struct CacheOptions {
+  int32_t block_tokens =
+      16;  // vLLM's and everyone's: small enough to waste little, large enough to stream
+  int64_t kv_cache_bytes =
+      0;  // 0: enough for max_sequences * max_context, at most half of the free memory
+};
+
+struct SchedulerOptions {
+  int32_t max_sequences = 64;     // running at once
+  int32_t max_step_tokens = 512;  // rows of one step: one prefill chunk plus all decodes
+  double max_step_ms = 250;       // what a prefill chunk may add to running streams
+  int32_t max_queued_requests =
+      1024;  // beyond: RESOURCE_EXHAUSTED, so that nobody waits for a minute to be refused
+  int64_t max_queued_tokens = 1 << 20;  // prompt tokens
+  int32_t max_context = 0;              // 0: the model's
+};
+
+struct EngineConfig {
+  ModelOptions model;
+  CacheOptions cache;
+  SchedulerOptions scheduler;
+};
+
+}  // namespace gatehouse

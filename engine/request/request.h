@@ -1,0 +1,43 @@
+// One generation request as the engine takes it: immutable once submitted, free of gRPC and of
+// tensors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/request/sampling_params.h"
+#include "kernels/base/clock.h"
+
+namespace gatehouse {
+
+enum class Priority { kLow, kNormal, kHigh };
+
+struct Request {
+  std::string id;  // the client's or the server's, for logs and reports; need not be unique
+  std::vector<int32_t> prompt_ids;  // at least one
+  SamplingParams sampling;
+  StopParams stop;
+  OutputParams output;
+  Priority priority = Priority::kNormal;
+  TimePoint deadline = kNoDeadline;
+};
+
+// What a request is validated against.
+struct RequestLimits {
+  int32_t vocab_size = 0;
+  int32_t max_context = 0;  // prompt + generated tokens
+  int32_t max_top_logprobs = 20;
+  int32_t max_stop_strings = 16;
+  int32_t max_stop_string_bytes = 256;
+  int32_t max_logit_bias = 1024;
+  int32_t max_bad_words = 256;
+};
+
+// Checks every number of `request`. INVALID_ARGUMENT "<field path>: got <value>, <limit>": the path
+// is the public one (sampling.top_p), ends at the first ':', and becomes google.rpc.BadRequest in
+// the server. Fills max_new_tokens 0.
+absl::Status ValidateRequest(const RequestLimits& limits, Request& request);
+
+}  // namespace gatehouse

@@ -1,0 +1,88 @@
+// Where a request's output goes. The engine loop pushes; whoever implements it must not block.
+//
+// Order: one StartedEvent, PromptEvents if asked for, TokenEvents, one FinishedEvent; then
+// Close(OK). A request that ends otherwise gets Close(status) at any point instead. Close is called
+// exactly once for every submitted request, always from the engine loop, and nothing follows it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+// Which experts computed one token: per MoE layer (ascending) top_k ids in slot order and their
+// weights.
+struct RoutedExperts {
+  std::vector<int32_t> expert_ids;  // [num_moe_layers * top_k]
+  std::vector<float> weights;       // [num_moe_layers * top_k]
+};
+
+struct TokenOutput {
+  int32_t id = 0;
+  std::string bytes;  // of this token alone; may be part of a character
+  std::optional<float> logprob;
+  std::vector<TokenLogprob> top;
+  // Of the row that carried this token as input; a request's last token was never an input and has
+  // none.
+  std::optional<RoutedExperts> routed_experts;
+};
+
+struct StartedEvent {
+  int32_t num_prompt_tokens = 0;
+  int32_t num_cached_prompt_tokens = 0;
+  std::vector<int32_t> prompt_token_ids;  // only if asked for
+};
+
+struct PromptEvent {
+  int32_t first_position = 0;
+  std::vector<TokenOutput> tokens;
+};
+
+struct DeltaEvent {
+  std::string
+      text;  // valid UTF-8; may be empty while a character or a possible stop string is incomplete
+  std::vector<TokenOutput> tokens;
+};
+
+enum class FinishReason { kStopEos, kStopToken, kStopString, kLength };
+
+// Sums over the request's tokens and MoE layers (rule R20).
+struct MoeReport {
+  int64_t num_assignments = 0;
+  int64_t num_kept = 0;
+  int64_t num_rerouted = 0;
+  int64_t num_dropped = 0;
+  double gate_mass_kept_ratio = 1;
+};
+
+struct FinishedEvent {
+  FinishReason reason = FinishReason::kLength;
+  std::string matched_stop;  // the stop string, or empty
+  std::optional<int32_t> matched_stop_token_id;
+  int32_t num_prompt_tokens = 0;
+  int32_t num_generated_tokens = 0;
+  int32_t num_preemptions = 0;
+  double queue_seconds = 0;
+  double time_to_first_token_seconds = 0;
+  double total_seconds = 0;
+  std::optional<MoeReport> moe_report;
+};
+
+using SinkEvent = std::variant<StartedEvent, PromptEvent, DeltaEvent, FinishedEvent>;
+
+class TokenSink {
+ public:
+  virtual ~TokenSink() = default;
+  // False when the reader is gone or too slow: the engine then ends the request (its Close still
+  // comes).
+  virtual bool Push(SinkEvent event) = 0;
+  virtual void Close(absl::Status status) = 0;
+};
+
+}  // namespace gatehouse

@@ -1,0 +1,37 @@
+// What one step runs, as flat arrays: made by Scheduler::Plan, read by the worker, taken back by
+// Scheduler::Commit. The block tables are the sequences' own: a plan is valid until its Commit.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+using SequenceId = uint64_t;
+
+// A row whose logits are wanted: to sample the sequence's next token, or for the log-probability of
+// a prompt token.
+struct LogitRow {
+  SequenceId sequence = 0;
+  int32_t row = 0;             // in the step, ascending over the plan
+  int32_t position = 0;        // of the row's own token; the logits speak of position + 1
+  int32_t prompt_target = -1;  // >= 0: only this prompt token's log-probability is wanted
+};
+
+struct StepPlan {
+  std::vector<int32_t> token_ids;          // [num_rows]
+  std::vector<int32_t> positions;          // [num_rows]
+  std::vector<SequenceSpan> spans;         // decodes first, then prefill chunks
+  std::vector<SequenceId> span_sequences;  // [spans.size()]
+  std::vector<LogitRow> logit_rows;
+  int32_t num_prefill_tokens = 0;  // rows that only fill the cache, and a prompt's last row
+  int32_t num_decode_tokens = 0;
+
+  int32_t num_rows() const { return static_cast<int32_t>(token_ids.size()); }
+  bool empty() const { return token_ids.empty(); }
+  BatchLayout layout() const { return {token_ids, positions, spans}; }
+};
+
+}  // namespace gatehouse

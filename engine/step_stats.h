@@ -1,0 +1,53 @@
+// Numbers of one engine step and of one ended request, for whoever exports them. Values: the engine
+// fills them and knows nothing of Prometheus.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "kernels/base/clock.h"
+
+namespace gatehouse {
+
+// How the rows of one MoE layer were spread in one step.
+struct LayerLoad {
+  int layer = 0;                       // index in the model, dense layers counted
+  std::vector<int64_t> expert_tokens;  // [num_experts]
+};
+
+struct StepStats {
+  TimePoint time{};  // when the step ended
+  double duration_seconds = 0;
+  int32_t num_prefill_tokens = 0;
+  int32_t num_decode_tokens = 0;
+  int32_t num_running = 0;  // sequences, after the step
+  int32_t num_waiting = 0;
+  int64_t num_waiting_tokens = 0;
+  int64_t num_kv_blocks_used = 0;
+  int64_t num_kv_blocks_total = 0;
+  int32_t num_preemptions = 0;         // in this step
+  std::vector<LayerLoad> layer_loads;  // one a MoE layer
+};
+
+struct RequestStats {
+  absl::Status status;
+  int32_t num_prompt_tokens = 0;
+  int32_t num_generated_tokens = 0;
+  double queue_seconds = 0;
+  double time_to_first_token_seconds = -1;  // < 0: there was none
+  double total_seconds = 0;
+};
+
+// Implemented by the server. Called from the engine loop: be quick, never block.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  virtual void OnStep(const StepStats& stats) = 0;
+  virtual void OnToken(double inter_token_seconds) = 0;  // not for a request's first
+  virtual void OnFirstToken(double time_to_first_token_seconds) = 0;
+  virtual void OnRequestEnd(const RequestStats& stats) = 0;
+};
+
+}  // namespace gatehouse

@@ -1,0 +1,44 @@
+// Text to token ids and back. Immutable after loading; any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace gatehouse {
+
+struct EncodeOptions {
+  bool add_special_tokens = true;  // what the post-processor adds (BOS, EOS)
+  bool parse_special =
+      false;  // text such as <|im_start|> becomes the special token; else it is plain text
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  // INVALID_ARGUMENT for text that is not UTF-8 (with the byte offset); RESOURCE_EXHAUSTED when the
+  // pre-tokenizer's match limit is reached.
+  virtual absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
+                                                      const EncodeOptions& options) const = 0;
+  // Ids outside the vocabulary are INVALID_ARGUMENT. Invalid UTF-8 becomes U+FFFD, as in Hugging
+  // Face tokenizers.
+  virtual absl::StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
+                                             bool skip_special_tokens) const = 0;
+  // The bytes that `id` adds to a text: the unit of incremental decoding. Empty for ids outside the
+  // vocabulary.
+  virtual std::string_view TokenBytes(int32_t id) const = 0;
+  virtual bool IsSpecial(int32_t id) const = 0;
+  virtual std::optional<int32_t> TokenToId(std::string_view token) const = 0;
+  virtual int32_t vocab_size() const = 0;  // highest id + 1, added tokens included
+};
+
+// Reads DIR/tokenizer.json. FAILED_PRECONDITION "<file>: <problem>, expected <what>" for anything
+// it cannot honour exactly: a tokenizer that almost works gives wrong answers.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir);
+
+}  // namespace gatehouse

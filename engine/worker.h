@@ -1,0 +1,34 @@
+// One rank: the back end, its share of the weights and the memory of the KV cache. Runs steps;
+// holds no scheduler state and knows no requests. Owned by the engine; the loop thread alone calls
+// it.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/moe/route_plan.h"
+#include "engine/scheduler/step_plan.h"
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+struct StepResult {
+  std::vector<RowSample> samples;  // one for each plan.logit_rows
+  std::vector<uint8_t>
+      row_failed;  // [num_rows]: a value that is not finite; the row's request must end
+  std::vector<RoutePlan> routes;  // one a MoE layer, ascending
+};
+
+class Worker {
+ public:
+  virtual ~Worker() = default;
+  // `sampling` has one entry for each of plan.logit_rows. An error is the machine's: it concerns
+  // every sequence of the plan, and the worker can be used again afterwards.
+  virtual absl::StatusOr<StepResult> Run(const StepPlan& plan,
+                                         std::span<const RowSampling> sampling) = 0;
+};
+
+}  // namespace gatehouse

@@ -1,0 +1,270 @@
+// Every device operation, at the granularity of a layer's steps: one virtual call an operation, and
+// no virtual call inside a back end. Each operation has a file of the same name in reference/
+// (plain loops, sums in double: the specification, linked by tests only) and cpu/.
+//
+// Contract of every operation
+//   Rows      A row's result depends on that row alone (and, in attention, on the keys of its own
+//   sequence): the same
+//             bits at every number of rows, position among them, thread count and chunking.
+//   Errors    The machine's faults stick: the back end remembers the first, later operations do
+//   nothing, and Finish()
+//             returns it once. Wrong shapes are faults of ours and abort.
+//   Memory    Views and spans belong to the caller and outlive the step (until Finish returns).
+//   Spans named `host` are
+//             host memory on every back end.
+//   Threads   One thread at a time calls a back end. Pack* may not overlap with a step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/buffer.h"
+#include "kernels/tensor.h"
+#include "kernels/weight_format.h"
+
+namespace gatehouse {
+
+// The rows of one sequence in a step: consecutive rows and consecutive positions.
+struct SequenceSpan {
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  int32_t first_position = 0;  // position of first_row; the cache holds all before it
+  std::span<const int32_t>
+      block_ids;  // host; KV block of positions [i * block_tokens, (i + 1) * block_tokens)
+};
+
+// Which token stands in which row of a step.
+struct BatchLayout {
+  std::span<const int32_t> token_ids;       // host [num_rows]
+  std::span<const int32_t> positions;       // host [num_rows]
+  std::span<const SequenceSpan> sequences;  // host; cover the rows in order, none twice
+};
+
+// A weight matrix [num_outputs, num_inputs] in a back end's own layout. Immutable, owned by the
+// model.
+class PackedMatrix {
+ public:
+  virtual ~PackedMatrix() = default;
+  virtual int64_t num_outputs() const = 0;
+  virtual int64_t num_inputs() const = 0;
+  virtual size_t num_bytes() const = 0;  // what one pass over it reads
+};
+
+// The SwiGLU experts of one layer (a dense MLP is one expert). Immutable, owned by the model.
+class PackedExperts {
+ public:
+  virtual ~PackedExperts() = default;
+  virtual int num_experts() const = 0;
+  virtual int64_t hidden_size() const = 0;
+  virtual int64_t intermediate_size() const = 0;
+  virtual size_t num_bytes() const = 0;  // of all experts
+};
+
+struct ExpertSource {
+  WeightView gate;  // [intermediate, hidden]
+  WeightView up;    // [intermediate, hidden]
+  WeightView down;  // [hidden, intermediate]
+};
+
+// One layer's part of the paged cache. The layout inside a block belongs to the back end.
+struct KvShape {
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  int block_tokens = 0;  // 16
+};
+struct KvLayerView {
+  void* data = nullptr;  // num_blocks * KvBlockBytes(shape)
+  int64_t num_blocks = 0;
+  KvShape shape;
+};
+
+struct EmbedArgs {
+  WeightView table;       // [vocab, hidden] as the checkpoint stores it
+  MatrixView<float> out;  // [num_rows, hidden], rows of layout.token_ids
+};
+
+struct RmsNormArgs {              // out = x / sqrt(mean(x^2) + eps) * weight
+  MatrixView<const float> x;      // [num_rows, n]
+  const float* weight = nullptr;  // [n]
+  float eps = 0;
+  MatrixView<float> out;  // [num_rows, n], may be x
+};
+
+struct GemmArgs {                         // out[r] = x[row_ids[r]] * weights^T (+ bias) (+ out[r])
+  MatrixView<const float> x;              // [.., num_inputs]
+  std::span<const int32_t> row_ids;       // host; empty: rows 0 .. out.num_rows - 1
+  const PackedMatrix* weights = nullptr;  // [num_outputs, num_inputs]
+  const float* bias = nullptr;            // [num_outputs] or null
+  bool accumulate = false;                // add to what `out` holds
+  MatrixView<float> out;                  // [num_rows, num_outputs]
+};
+
+// Rotation of the first rotary_dim channels of each head by halves (channel i with i + rotary_dim /
+// 2), as in Hugging Face's rotate_half.
+struct RopeTable {
+  const float* cos_sin =
+      nullptr;  // [num_positions, rotary_dim]: rotary_dim/2 cosines, then as many sines
+  int64_t num_positions = 0;
+  int rotary_dim = 0;
+};
+
+struct QkvToCacheArgs {  // norm q and k per head, rotate, keep q in place, write k and v to the
+                         // cache
+  MatrixView<float>
+      qkv;  // [num_rows, (num_heads + 2 num_kv_heads) * head_dim]: q heads, k heads, v heads
+  int num_heads = 0;
+  const float* q_norm = nullptr;  // [head_dim] or null: RMSNorm weight of each q head
+  const float* k_norm = nullptr;
+  float norm_eps = 0;
+  RopeTable rope;
+  KvLayerView kv;
+};
+
+struct AttentionArgs {  // causal, over the cache, which holds this step's keys and values already
+  MatrixView<const float> q;  // [num_rows, num_heads * head_dim] (a column range of qkv)
+  int num_heads =
+      0;  // a multiple of kv.shape.num_kv_heads; query head h reads kv head h / (heads / kv heads)
+  float scale = 0;
+  KvLayerView kv;
+  MatrixView<float> out;  // [num_rows, num_heads * head_dim]
+};
+
+enum class GateScore { kSoftmax };  // P = softmax over all experts (rule R4)
+
+struct GateTopKArgs {  // rules R3 (non-finite rows), R4 (weights), R6 (ranking: logit descending,
+                       // ties to the lower id)
+  MatrixView<const float> logits;  // [num_rows, num_experts]
+  GateScore score = GateScore::kSoftmax;
+  int top_k = 0;
+  bool renormalise = false;  // weights of the chosen sum to 1
+  float scale = 1;
+  MatrixView<int32_t>
+      expert_ids;  // host [num_rows, top_k], slot order; a failed row holds 0 .. top_k - 1
+  MatrixView<float> weights;  // host [num_rows, top_k]; a failed row holds 0
+  std::span<uint8_t>
+      row_failed;  // host [num_rows]: set to 1 where a logit is not finite, else left as it is
+};
+
+// Rows grouped by expert: assignment a of expert e, expert_begin[e] <= a < expert_begin[e + 1], is
+// row row_ids[a].
+struct ExpertGroups {
+  std::span<const int32_t> row_ids;       // host [num_assignments]
+  std::span<const int32_t> expert_begin;  // host [num_experts + 1]
+};
+
+struct ExpertFfnArgs {        // out[a] = down(silu(gate(x)) * up(x)) with x = x[row_ids[a]] and a's
+                              // expert
+  MatrixView<const float> x;  // [num_rows, hidden]
+  ExpertGroups groups;
+  const PackedExperts* experts = nullptr;
+  MatrixView<float> scratch;  // [num_assignments, intermediate], overwritten
+  MatrixView<float> out;      // [num_assignments, hidden], in the order of the assignments
+};
+
+struct CombineArgs {  // rule R17: y = fma(weight, expert row, y), ascending expert id, from 0; out
+                      // = y
+  MatrixView<const float> expert_rows;      // [num_assignments, hidden]
+  std::span<const int32_t> token_begin;     // host [num_rows + 1] into the two below
+  std::span<const int32_t> assignment_ids;  // host; of one token in ascending expert id
+  std::span<const float> weights;           // host
+  MatrixView<float> out;                    // [num_rows, hidden]
+};
+
+struct AddArgs {  // out += x
+  MatrixView<const float> x;
+  MatrixView<float> out;
+};
+
+// How one row's next token is chosen. All fields are values the caller already validated.
+struct RowSampling {
+  float temperature =
+      0;  // 0: greedy (highest adjusted logit, ties to the lower id); nothing below it applies
+  int32_t top_k = 0;  // 0: off
+  float top_p = 1;
+  float min_p = 0;
+  float typical_p = 1;
+  double uniform = 0;  // in [0, 1): this token's draw
+  std::span<const std::pair<int32_t, float>>
+      bias;                              // added to logits before anything else; -inf forbids
+  std::span<const int32_t> allowed_ids;  // if not empty, all others are forbidden
+  int32_t forced_id = -1;  // >= 0: no choice, report this token (log-probabilities of a prompt)
+  int32_t num_top_logprobs =
+      -1;  // -1: no log-probabilities; 0: the chosen token's; n: also the n most likely
+};
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+};
+struct RowSample {
+  int32_t token_id = 0;
+  float logprob = 0;              // log softmax of the unadjusted logits; 0 when not asked for
+  std::vector<TokenLogprob> top;  // most likely first, ties to the lower id
+  bool failed =
+      false;  // a logit was not finite, or every token is forbidden: token_id means nothing
+};
+struct SampleArgs {
+  MatrixView<const float> logits;     // [num_rows, vocab]
+  std::span<const RowSampling> rows;  // host [num_rows]
+  std::span<RowSample> samples;       // host [num_rows], overwritten
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;  // "cpu"
+  virtual std::string isa() const = 0;        // "avx2", "portable"
+
+  // Memory. Allocate is zeroed, aligned to 64 bytes; RESOURCE_EXHAUSTED with the number of bytes
+  // when it cannot be had.
+  virtual absl::StatusOr<Buffer> Allocate(size_t num_bytes) = 0;
+  virtual void CopyFromHost(void* destination, const void* source, size_t num_bytes) = 0;
+  virtual size_t KvBlockBytes(
+      const KvShape& shape) const = 0;  // of one block of one layer, keys and values
+
+  // Weights, at load time. Any num_outputs, num_inputs >= 1. The sources may go afterwards.
+  virtual absl::StatusOr<std::unique_ptr<PackedMatrix>> PackMatrix(
+      std::span<const WeightView> stacked,
+      WeightFormat format) = 0;  // matrices on top of each other: q, k, v
+  virtual absl::StatusOr<std::unique_ptr<PackedExperts>> PackExperts(
+      std::span<const ExpertSource> experts, WeightFormat format) = 0;
+  // Bytes that PackMatrix and PackExperts will take, for the memory plan.
+  virtual size_t PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
+                                   WeightFormat format) const = 0;
+  virtual size_t PackedExpertsBytes(int num_experts, int64_t hidden_size, int64_t intermediate_size,
+                                    WeightFormat format) const = 0;
+
+  // One step: Begin, operations in order, Finish.
+  virtual void BeginStep(const BatchLayout& layout) = 0;
+  virtual void Embed(const EmbedArgs& args) = 0;
+  virtual void RmsNorm(const RmsNormArgs& args) = 0;
+  virtual void Gemm(const GemmArgs& args) = 0;
+  virtual void QkvToCache(const QkvToCacheArgs& args) = 0;
+  virtual void Attention(const AttentionArgs& args) = 0;
+  virtual void GateTopK(const GateTopKArgs& args) = 0;
+  virtual void ExpertFfn(const ExpertFfnArgs& args) = 0;
+  virtual void Combine(const CombineArgs& args) = 0;
+  virtual void Add(const AddArgs& args) = 0;
+  virtual void Sample(const SampleArgs& args) = 0;
+  virtual absl::Status Finish() = 0;
+};
+
+struct BackendOptions {
+  int num_threads = 1;
+  std::string isa;  // empty: the best this machine has; else one of the back end's names
+};
+
+// Which back ends this build has is a source file (backends_cpu.cc), not a macro.
+std::span<const std::string_view> CompiledBackends();
+// INVALID_ARGUMENT for a name that was not compiled in or an ISA that the machine lacks; the text
+// lists what there is.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(std::string_view name,
+                                                     const BackendOptions& options);
+
+}  // namespace gatehouse
