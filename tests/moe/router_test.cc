@@ -1,0 +1,108 @@
+#include "engine/moe/router.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+
+namespace gatehouse {
+namespace {
+
+using ::testing::ElementsAre;
+
+GateChoice Choice(int num_experts, int top_k, std::vector<int32_t> expert_ids,
+                  std::vector<float> weights, std::span<const uint8_t> row_failed) {
+  return {.num_rows = static_cast<int>(row_failed.size()),
+          .num_experts = num_experts,
+          .top_k = top_k,
+          .expert_ids = std::move(expert_ids),
+          .weights = std::move(weights),
+          .row_failed = row_failed};
+}
+
+TEST(RouteExactTest, FollowsTheWorkedExampleOfItsHeader) {
+  const std::vector<uint8_t> none(2, 0);
+  const RoutePlan plan = RouteExact(Choice(3, 2, {2, 0, 0, 1}, {.7f, .3f, .6f, .4f}, none));
+  EXPECT_THAT(plan.expert_begin, ElementsAre(0, 2, 3, 4));
+  EXPECT_THAT(plan.row_ids, ElementsAre(0, 1, 1, 0));
+  EXPECT_THAT(plan.token_begin, ElementsAre(0, 2, 4));
+  EXPECT_THAT(plan.assignment_ids, ElementsAre(0, 3, 1, 2));
+  EXPECT_THAT(plan.weights, ElementsAre(.3f, .7f, .6f, .4f));
+  EXPECT_THAT(plan.slot_experts, ElementsAre(2, 0, 0, 1));
+  EXPECT_TRUE(plan.Validate().ok()) << plan.Validate();
+}
+
+TEST(RouteExactTest, LeavesFailedRowsOut) {
+  const std::vector<uint8_t> failed = {0, 1, 0};
+  const RoutePlan plan = RouteExact(Choice(2, 1, {1, 0, 1}, {1, 0, 1}, failed));
+  EXPECT_THAT(plan.row_ids, ElementsAre(0, 2));
+  EXPECT_THAT(plan.token_begin, ElementsAre(0, 1, 1, 2));
+  EXPECT_TRUE(plan.Validate().ok()) << plan.Validate();
+}
+
+TEST(RouteExactTest, HandlesAStepWithoutRows) {
+  const RoutePlan plan = RouteExact(Choice(4, 2, {}, {}, {}));
+  EXPECT_EQ(plan.num_pairs(), 0);
+  EXPECT_TRUE(plan.Validate().ok()) << plan.Validate();
+}
+
+TEST(RouteExactTest, KeepsEveryPairOnceWithItsWeight) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 200; ++round) {
+    const int n = 1 + random() % 17, k = 1 + random() % n, rows = random() % 40;
+    std::vector<int32_t> ids;
+    std::vector<float> weights;
+    std::vector<uint8_t> failed(rows);
+    std::map<std::pair<int, int>, float> expected;  // (row, expert) -> weight
+    for (int row = 0; row < rows; ++row) {
+      std::vector<int32_t> experts(n);
+      for (int e = 0; e < n; ++e) experts[e] = e;
+      std::shuffle(experts.begin(), experts.end(), random);
+      failed[row] = random() % 8 == 0;
+      for (int slot = 0; slot < k; ++slot) {
+        ids.push_back(experts[slot]);
+        weights.push_back(static_cast<float>(random() % 1000) / 1000);
+        if (!failed[row]) expected[{row, experts[slot]}] = weights.back();
+      }
+    }
+    const RoutePlan plan = RouteExact(Choice(n, k, ids, weights, failed));
+    ASSERT_TRUE(plan.Validate().ok()) << "round " << round << ": " << plan.Validate();
+    std::map<std::pair<int, int>, float> got;
+    for (int row = 0; row < rows; ++row) {
+      for (int at = plan.token_begin[row]; at < plan.token_begin[row + 1]; ++at) {
+        int expert = 0;
+        while (plan.expert_begin[expert + 1] <= plan.assignment_ids[at]) ++expert;
+        got[{row, expert}] = plan.weights[at];
+      }
+    }
+    EXPECT_EQ(got, expected) << "round " << round;
+  }
+}
+
+TEST(RoutePlanTest, ValidateNamesTheFirstFault) {
+  const std::vector<uint8_t> none(2, 0);
+  const RoutePlan good = RouteExact(Choice(3, 2, {2, 0, 0, 1}, {.7f, .3f, .6f, .4f}, none));
+  const auto message = [](const RoutePlan& plan) { return std::string(plan.Validate().message()); };
+
+  RoutePlan broken = good;
+  broken.row_ids[2] = 5;
+  EXPECT_EQ(message(broken), "route plan: expert 1 has row 5 of 2");
+  broken = good;
+  broken.expert_begin[1] = 3;
+  broken.expert_begin[2] = 2;
+  EXPECT_EQ(message(broken), "route plan: expert_begin falls after entry 1");
+  broken = good;
+  std::swap(broken.assignment_ids[0], broken.assignment_ids[1]);
+  EXPECT_EQ(message(broken), "route plan: row 0 sums pair 0 after pair 3");
+  broken = good;
+  broken.assignment_ids[0] = 1;
+  EXPECT_EQ(message(broken), "route plan: row 0 sums pair 1, which is not its own");
+  broken = good;
+  broken.token_begin.pop_back();
+  EXPECT_EQ(message(broken), "route plan: token_begin has 2 entries, expected 3");
+}
+
+}  // namespace
+}  // namespace gatehouse
