@@ -185,14 +185,18 @@ struct AddArgs {  // out += x
 // How one row's next token is chosen. All fields are values the caller already validated.
 struct RowSampling {
   float temperature =
-      0;  // 0: greedy (highest adjusted logit, ties to the lower id); nothing below it applies
+      0;  // 0: greedy (highest adjusted logit, ties to the lower id); top_k to uniform do not apply
   int32_t top_k = 0;  // 0: off
   float top_p = 1;
   float min_p = 0;
   float typical_p = 1;
   double uniform = 0;  // in [0, 1): this token's draw
-  std::span<const std::pair<int32_t, float>>
-      bias;                              // added to logits before anything else; -inf forbids
+  // First: a positive logit of these ids is divided by the penalty, any other is multiplied by it.
+  std::span<const int32_t> repeated_ids;  // distinct; empty: none
+  float repetition_penalty = 1;           // > 0
+  // Then: added to the logits, in this order (an id may stand here more than once); -inf forbids.
+  // Both hold for greedy too.
+  std::span<const std::pair<int32_t, float>> bias;
   std::span<const int32_t> allowed_ids;  // if not empty, all others are forbidden
   int32_t forced_id = -1;  // >= 0: no choice, report this token (log-probabilities of a prompt)
   int32_t num_top_logprobs =
