@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine_config.h"
+#include "engine/memory_plan.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "engine/step_stats.h"
@@ -45,20 +46,6 @@ struct ModelDescription {
   std::string expert_weight_format;
   std::string dense_weight_format;
   SamplingParams default_sampling;  // generation_config.json over our own defaults
-};
-
-// Closed form, made before anything is allocated.
-struct MemoryPlan {
-  int64_t expert_weight_bytes = 0;
-  int64_t dense_weight_bytes = 0;
-  int64_t workspace_bytes = 0;  // activations, logits, rope table
-  int64_t kv_block_bytes = 0;   // all layers
-  int64_t num_kv_blocks = 0;
-  int64_t kv_cache_bytes = 0;
-  int64_t available_bytes = 0;  // of this machine, cgroup limit counted
-  int64_t total_bytes() const {
-    return expert_weight_bytes + dense_weight_bytes + workspace_bytes + kv_cache_bytes;
-  }
 };
 
 // For health and status: read without stopping the loop.

@@ -1,0 +1,104 @@
+#include "engine/memory_plan.h"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <optional>
+
+#include "absl/strings/str_format.h"
+
+namespace gatehouse {
+namespace {
+
+double MiB(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+// The number in a file that holds nothing else; absent for "max" and for no such file.
+std::optional<int64_t> ReadNumber(const std::string& path) {
+  std::ifstream file(path);
+  int64_t value = 0;
+  if (!(file >> value)) return std::nullopt;
+  return value;
+}
+
+int64_t MemAvailable() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  int64_t kib = 0;
+  for (std::string line; file >> key >> kib; std::getline(file, line)) {
+    if (key == "MemAvailable:") return kib * 1024;
+  }
+  return std::numeric_limits<int64_t>::max();
+}
+
+// Control group v2, then v1, at the root that a container sees.
+int64_t CgroupAvailable() {
+  constexpr const char* kLimitAndUsage[][2] = {
+      {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+      {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+       "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
+  for (const auto& [limit_path, usage_path] : kLimitAndUsage) {
+    const std::optional<int64_t> limit = ReadNumber(limit_path);
+    if (!limit) continue;
+    return std::max<int64_t>(0, *limit - ReadNumber(usage_path).value_or(0));
+  }
+  return std::numeric_limits<int64_t>::max();
+}
+
+}  // namespace
+
+std::string MemoryPlan::ToString() const {
+  return absl::StrFormat(
+      "expert weights %10.1f MiB\n"
+      "dense weights  %10.1f MiB\n"
+      "workspace      %10.1f MiB\n"
+      "KV cache       %10.1f MiB  (%d blocks of %.1f KiB)\n"
+      "total          %10.1f MiB  of %.1f MiB available\n",
+      MiB(expert_weight_bytes), MiB(dense_weight_bytes), MiB(workspace_bytes), MiB(kv_cache_bytes),
+      num_kv_blocks, MiB(kv_block_bytes) * 1024, MiB(total_bytes()), MiB(available_bytes));
+}
+
+absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand) {
+  MemoryPlan plan{.expert_weight_bytes = demand.expert_weight_bytes,
+                  .dense_weight_bytes = demand.dense_weight_bytes,
+                  .workspace_bytes = demand.workspace_bytes,
+                  .kv_block_bytes = demand.kv_block_bytes,
+                  .available_bytes = demand.available_bytes};
+  const int64_t fixed = plan.total_bytes();
+  if (fixed > plan.available_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("weights and workspace need %.1f MiB, but %.1f MiB are available",
+                        MiB(fixed), MiB(plan.available_bytes)));
+  }
+  const auto blocks_for = [&](int64_t num_tokens) {
+    return (num_tokens + demand.block_tokens - 1) / demand.block_tokens;
+  };
+  const int64_t least = blocks_for(demand.max_context);
+  if (demand.kv_cache_bytes > 0) {
+    plan.num_kv_blocks = demand.kv_cache_bytes / demand.kv_block_bytes;
+  } else {
+    const int64_t wanted = demand.max_sequences * least;
+    const int64_t half = (plan.available_bytes - fixed) / 2 / demand.kv_block_bytes;
+    plan.num_kv_blocks = std::min(wanted, half);
+  }
+  plan.kv_cache_bytes = plan.num_kv_blocks * plan.kv_block_bytes;
+  if (plan.num_kv_blocks < least) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("a KV cache of %.1f MiB holds %d tokens, but one sequence of max_context "
+                        "%d needs %.1f MiB: "
+                        "lower --max-context or raise --kv-cache-bytes",
+                        MiB(plan.kv_cache_bytes), plan.num_kv_blocks * demand.block_tokens,
+                        demand.max_context, MiB(least * plan.kv_block_bytes)));
+  }
+  if (plan.total_bytes() > plan.available_bytes) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "weights and workspace of %.1f MiB and a KV cache of %.1f MiB need %.1f MiB, but %.1f MiB "
+        "are "
+        "available",
+        MiB(fixed), MiB(plan.kv_cache_bytes), MiB(plan.total_bytes()), MiB(plan.available_bytes)));
+  }
+  return plan;
+}
+
+int64_t AvailableMemoryBytes() { return std::min(MemAvailable(), CgroupAvailable()); }
+
+}  // namespace gatehouse
