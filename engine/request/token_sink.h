@@ -28,8 +28,10 @@ struct TokenOutput {
   std::string bytes;  // of this token alone; may be part of a character
   std::optional<float> logprob;
   std::vector<TokenLogprob> top;
-  // Of the row that carried this token as input; a request's last token was never an input and has
-  // none.
+  // Prompt tokens: of the row that carried the token as input. Generated tokens: of the row whose
+  // logits produced it, the one before; so row P-1 of P prompt tokens stands in the prompt event
+  // and with the first generated token, every later row once, and the last token's own row never
+  // ran.
   std::optional<RoutedExperts> routed_experts;
 };
 
@@ -39,11 +41,14 @@ struct StartedEvent {
   std::vector<int32_t> prompt_token_ids;  // only if asked for
 };
 
+// Sent when prompt_logprobs or routed_experts is asked for: one or more that cover positions 0 ..
+// P-1 in order, each position once whatever was preempted. The first token has no logprob.
 struct PromptEvent {
   int32_t first_position = 0;
   std::vector<TokenOutput> tokens;
 };
 
+// One for each generated token, the stopping one included.
 struct DeltaEvent {
   std::string
       text;  // valid UTF-8; may be empty while a character or a possible stop string is incomplete
