@@ -1,0 +1,29 @@
+// Residual connection. Memory-bound and small beside the products around it, so rows go to the
+// threads only when there are many.
+#include <algorithm>
+
+#include "kernels/base/check.h"
+#include "kernels/cpu/cpu_ops.h"
+
+namespace gatehouse::cpu {
+namespace {
+
+constexpr int64_t kRowsPerUnit = 16;
+
+}  // namespace
+
+void Add(Machine machine, const AddArgs& args) {
+  GATEHOUSE_CHECK(args.x.num_rows == args.out.num_rows && args.x.num_cols == args.out.num_cols)
+      << args.x.num_rows << " x " << args.x.num_cols << ", " << args.out.num_rows << " x "
+      << args.out.num_cols;
+  const int64_t num_rows = args.out.num_rows;
+  const int64_t num_units = (num_rows + kRowsPerUnit - 1) / kRowsPerUnit;
+  machine.pool.Run(static_cast<int>(num_units), [&](int /*thread*/, int unit) {
+    const int64_t end = std::min(num_rows, (unit + 1) * kRowsPerUnit);
+    for (int64_t r = unit * kRowsPerUnit; r < end; ++r) {
+      machine.isa.gemm.add(args.x.row(r), args.out.row(r), args.out.num_cols);
+    }
+  });
+}
+
+}  // namespace gatehouse::cpu

@@ -1,0 +1,89 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "kernels/base/status_macros.h"
+#include "kernels/cpu/isa_list.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/cpu/packed.h"
+
+namespace gatehouse::cpu {
+
+absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Make(const BackendOptions& options) {
+  if (options.num_threads < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("the CPU back end needs at least 1 thread, not %d", options.num_threads));
+  }
+  GATEHOUSE_ASSIGN_OR_RETURN(const IsaKernels* isa, FindIsa(options.isa));
+  return std::make_unique<CpuBackend>(*isa, options.num_threads);
+}
+
+absl::StatusOr<Buffer> CpuBackend::Allocate(size_t num_bytes) { return AllocateZeroed(num_bytes); }
+
+void CpuBackend::CopyFromHost(void* destination, const void* source, size_t num_bytes) {
+  if (num_bytes > 0) std::memcpy(destination, source, num_bytes);
+}
+
+size_t CpuBackend::KvBlockBytes(const KvShape& shape) const { return cpu::KvBlockBytes(shape); }
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::PackMatrix(
+    std::span<const WeightView> stacked, WeightFormat format) {
+  return Pack(pool_, stacked, format);
+}
+
+absl::StatusOr<std::unique_ptr<PackedExperts>> CpuBackend::PackExperts(
+    std::span<const ExpertSource> experts, WeightFormat format) {
+  return Pack(pool_, experts, format);
+}
+
+size_t CpuBackend::PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
+                                     WeightFormat format) const {
+  return MatrixBytes(format, num_outputs, num_inputs);
+}
+
+size_t CpuBackend::PackedExpertsBytes(int num_experts, int64_t hidden_size,
+                                      int64_t intermediate_size, WeightFormat format) const {
+  return ExpertsBytes(format, num_experts, hidden_size, intermediate_size);
+}
+
+void CpuBackend::BeginStep(const BatchLayout& layout) {
+  layout_ = layout;
+  step_status_ = absl::OkStatus();
+}
+
+void CpuBackend::Embed(const EmbedArgs& args) {
+  Do([&](Machine machine) { cpu::Embed(machine, layout_, args); });
+}
+void CpuBackend::RmsNorm(const RmsNormArgs& args) {
+  Do([&](Machine machine) { cpu::RmsNorm(machine, args); });
+}
+void CpuBackend::Gemm(const GemmArgs& args) {
+  Do([&](Machine machine) { cpu::Gemm(machine, args); });
+}
+void CpuBackend::QkvToCache(const QkvToCacheArgs& args) {
+  Do([&](Machine machine) { cpu::QkvToCache(machine, layout_, args); });
+}
+void CpuBackend::Attention(const AttentionArgs& args) {
+  Do([&](Machine machine) { cpu::Attention(machine, layout_, args); });
+}
+void CpuBackend::GateTopK(const GateTopKArgs& args) {
+  Do([&](Machine machine) { cpu::GateTopK(machine, args); });
+}
+void CpuBackend::ExpertFfn(const ExpertFfnArgs& args) {
+  Do([&](Machine machine) { cpu::ExpertFfn(machine, args); });
+}
+void CpuBackend::Combine(const CombineArgs& args) {
+  Do([&](Machine machine) { cpu::Combine(machine, args); });
+}
+void CpuBackend::Add(const AddArgs& args) {
+  Do([&](Machine machine) { cpu::Add(machine, args); });
+}
+void CpuBackend::Sample(const SampleArgs& args) {
+  Do([&](Machine machine) { cpu::Sample(machine, args); });
+}
+
+absl::Status CpuBackend::Finish() { return std::exchange(step_status_, absl::OkStatus()); }
+
+}  // namespace gatehouse::cpu

@@ -1,0 +1,40 @@
+// Rows of the embedding table, widened to f32. The table is the checkpoint's own bytes, at any
+// address. Not split among threads: a row is one copy, and even 512 of them cost less than a
+// region.
+#include <cstring>
+
+#include "kernels/base/check.h"
+#include "kernels/cpu/cpu_ops.h"
+
+namespace gatehouse::cpu {
+namespace {
+
+void WidenRow(const char* source, DType dtype, int64_t count, float* out) {
+  if (dtype == DType::kF32) {
+    std::memcpy(out, source, static_cast<size_t>(count) * 4);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, source + i * 2, 2);
+    out[i] = dtype == DType::kBF16 ? BF16ToF32(bits) : F16ToF32(bits);
+  }
+}
+
+}  // namespace
+
+void Embed(Machine /*machine*/, const BatchLayout& layout, const EmbedArgs& args) {
+  const WeightView& table = args.table;
+  GATEHOUSE_CHECK(args.out.num_rows == static_cast<int64_t>(layout.token_ids.size()))
+      << args.out.num_rows << " " << layout.token_ids.size();
+  GATEHOUSE_CHECK(args.out.num_cols == table.num_cols) << args.out.num_cols;
+  const int64_t row_bytes = table.num_cols * static_cast<int64_t>(DTypeBytes(table.dtype));
+  for (int64_t r = 0; r < args.out.num_rows; ++r) {
+    const int32_t id = layout.token_ids[r];
+    GATEHOUSE_CHECK(id >= 0 && id < table.num_rows) << "token " << id << " of " << table.num_rows;
+    WidenRow(static_cast<const char*>(table.data) + id * row_bytes, table.dtype, table.num_cols,
+             args.out.row(r));
+  }
+}
+
+}  // namespace gatehouse::cpu

@@ -1,0 +1,15 @@
+// The kernels in plain C++ for the build's base instruction set.
+#include "kernels/cpu/vec_portable.h"
+//
+#include "kernels/cpu/gemm_kernels.h"
+#include "kernels/cpu/isa_kernels.h"
+
+namespace gatehouse::cpu {
+
+const IsaKernels& PortableKernels() {
+  static constexpr IsaKernels kKernels{.name = "portable",
+                                       .gemm = MakeGemmKernels<PortableF32x8>()};
+  return kKernels;
+}
+
+}  // namespace gatehouse::cpu
