@@ -1,0 +1,129 @@
+// What every back end demands of an operation's shapes before it touches memory. A wrong shape is a
+// fault of ours and aborts (backend.h), so the checks run in all builds; they cost nanoseconds.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/base/check.h"
+
+namespace gatehouse {
+
+template <typename T>
+void CheckView(const MatrixView<T>& view, int64_t num_rows, int64_t num_cols) {
+  GATEHOUSE_CHECK(view.num_rows == num_rows && view.num_cols == num_cols && view.stride >= num_cols)
+      << "[" << view.num_rows << ", " << view.num_cols << "] stride " << view.stride
+      << ", expected [" << num_rows << ", " << num_cols << "]";
+}
+
+inline void CheckLayout(const BatchLayout& layout) {
+  const int64_t num_rows = static_cast<int64_t>(layout.token_ids.size());
+  GATEHOUSE_CHECK(layout.positions.size() == layout.token_ids.size()) << layout.positions.size();
+  int64_t next_row = 0;
+  for (const SequenceSpan& sequence : layout.sequences) {
+    GATEHOUSE_CHECK(sequence.first_row == next_row && sequence.num_rows >= 1 &&
+                    sequence.first_position >= 0)
+        << sequence.first_row << " " << sequence.num_rows << " " << sequence.first_position;
+    for (int32_t i = 0; i < sequence.num_rows && next_row + i < num_rows; ++i) {
+      GATEHOUSE_CHECK(layout.positions[next_row + i] == sequence.first_position + i)
+          << "row " << next_row + i << ": position " << layout.positions[next_row + i];
+    }
+    next_row += sequence.num_rows;
+  }
+  GATEHOUSE_CHECK(next_row == num_rows) << next_row << " of " << num_rows;
+}
+
+inline void CheckKv(const KvLayerView& kv, const BatchLayout& layout) {
+  const KvShape& shape = kv.shape;
+  GATEHOUSE_CHECK(shape.num_kv_heads >= 1 && shape.head_dim >= 2 && shape.head_dim % 2 == 0 &&
+                  shape.block_tokens >= 8 && shape.block_tokens % 8 == 0)
+      << shape.num_kv_heads << " " << shape.head_dim << " " << shape.block_tokens;
+  for (const SequenceSpan& sequence : layout.sequences) {
+    const int64_t num_tokens = int64_t{sequence.first_position} + sequence.num_rows;
+    const int64_t num_blocks = (num_tokens + shape.block_tokens - 1) / shape.block_tokens;
+    GATEHOUSE_CHECK(static_cast<int64_t>(sequence.block_ids.size()) >= num_blocks)
+        << sequence.block_ids.size() << " blocks for " << num_tokens << " tokens";
+    for (int64_t b = 0; b < num_blocks; ++b) {
+      GATEHOUSE_CHECK(sequence.block_ids[b] >= 0 && sequence.block_ids[b] < kv.num_blocks)
+          << sequence.block_ids[b] << " of " << kv.num_blocks;
+    }
+  }
+}
+
+inline void CheckArgs(const EmbedArgs& args, const BatchLayout& layout) {
+  CheckView(args.out, static_cast<int64_t>(layout.token_ids.size()), args.table.num_cols);
+  for (const int32_t id : layout.token_ids) {
+    GATEHOUSE_CHECK(id >= 0 && id < args.table.num_rows) << id << " of " << args.table.num_rows;
+  }
+}
+
+inline void CheckArgs(const RmsNormArgs& args) {
+  CheckView(args.out, args.x.num_rows, args.x.num_cols);
+  GATEHOUSE_CHECK(args.x.num_cols >= 1 && args.weight != nullptr);
+}
+
+inline void CheckArgs(const QkvToCacheArgs& args, const BatchLayout& layout) {
+  const KvShape& shape = args.kv.shape;
+  CheckKv(args.kv, layout);
+  CheckView(args.qkv, static_cast<int64_t>(layout.positions.size()),
+            int64_t{args.num_heads + 2 * shape.num_kv_heads} * shape.head_dim);
+  const RopeTable& rope = args.rope;
+  GATEHOUSE_CHECK(rope.rotary_dim >= 0 && rope.rotary_dim <= shape.head_dim &&
+                  rope.rotary_dim % 2 == 0)
+      << rope.rotary_dim;
+  for (const int32_t position : layout.positions) {
+    GATEHOUSE_CHECK(position >= 0 && (rope.rotary_dim == 0 || position < rope.num_positions))
+        << position << " of " << rope.num_positions;
+  }
+}
+
+inline void CheckArgs(const AttentionArgs& args, const BatchLayout& layout) {
+  const KvShape& shape = args.kv.shape;
+  CheckKv(args.kv, layout);
+  GATEHOUSE_CHECK(args.num_heads >= 1 && args.num_heads % shape.num_kv_heads == 0)
+      << args.num_heads << " heads, " << shape.num_kv_heads << " kv heads";
+  const int64_t num_rows = static_cast<int64_t>(layout.token_ids.size());
+  CheckView(args.q, num_rows, int64_t{args.num_heads} * shape.head_dim);
+  CheckView(args.out, num_rows, int64_t{args.num_heads} * shape.head_dim);
+}
+
+inline void CheckArgs(const GateTopKArgs& args) {
+  GATEHOUSE_CHECK(args.top_k >= 1 && args.top_k <= args.logits.num_cols)
+      << args.top_k << " of " << args.logits.num_cols;
+  CheckView(args.expert_ids, args.logits.num_rows, args.top_k);
+  CheckView(args.weights, args.logits.num_rows, args.top_k);
+  GATEHOUSE_CHECK(static_cast<int64_t>(args.row_failed.size()) == args.logits.num_rows)
+      << args.row_failed.size();
+}
+
+inline void CheckArgs(const CombineArgs& args) {
+  GATEHOUSE_CHECK(static_cast<int64_t>(args.token_begin.size()) == args.out.num_rows + 1)
+      << args.token_begin.size();
+  GATEHOUSE_CHECK(args.expert_rows.num_cols == args.out.num_cols)
+      << args.expert_rows.num_cols << " and " << args.out.num_cols;
+  GATEHOUSE_CHECK(args.assignment_ids.size() == args.weights.size()) << args.weights.size();
+  GATEHOUSE_CHECK(args.token_begin.front() == 0 &&
+                  args.token_begin.back() == static_cast<int64_t>(args.weights.size()))
+      << args.token_begin.back();
+}
+
+inline void CheckArgs(const AddArgs& args) {
+  CheckView(args.x, args.out.num_rows, args.out.num_cols);
+}
+
+inline void CheckArgs(const SampleArgs& args) {
+  const int64_t num_rows = args.logits.num_rows, vocab = args.logits.num_cols;
+  GATEHOUSE_CHECK(static_cast<int64_t>(args.rows.size()) == num_rows &&
+                  static_cast<int64_t>(args.samples.size()) == num_rows && vocab >= 1)
+      << args.rows.size() << " " << args.samples.size();
+  for (const RowSampling& row : args.rows) {
+    GATEHOUSE_CHECK(row.forced_id < vocab) << row.forced_id << " of " << vocab;
+    GATEHOUSE_CHECK(row.temperature >= 0 && row.repetition_penalty > 0)
+        << row.temperature << " " << row.repetition_penalty;
+    for (const int32_t id : row.repeated_ids) GATEHOUSE_CHECK(id >= 0 && id < vocab) << id;
+    for (const auto& [id, bias] : row.bias) GATEHOUSE_CHECK(id >= 0 && id < vocab) << id;
+    for (const int32_t id : row.allowed_ids) GATEHOUSE_CHECK(id >= 0 && id < vocab) << id;
+  }
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,24 @@
+#include "kernels/op_checks.h"
+#include "kernels/reference/packed.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace gatehouse {
+
+void ReferenceBackend::Gemm(const GemmArgs& args) {
+  const auto& weights = static_cast<const ReferenceMatrix&>(*args.weights);
+  CheckView(args.x, args.x.num_rows, weights.cols);
+  CheckView(args.out, args.out.num_rows, weights.rows);
+  for (int64_t r = 0; r < args.out.num_rows; ++r) {
+    const float* x = args.x.row(args.row_ids.empty() ? r : args.row_ids[r]);
+    for (int64_t n = 0; n < weights.rows; ++n) {
+      double sum = args.accumulate ? args.out.row(r)[n] : 0.0;
+      if (args.bias != nullptr) sum += args.bias[n];
+      for (int64_t k = 0; k < weights.cols; ++k) {
+        sum += double{x[k]} * weights.values[n * weights.cols + k];
+      }
+      args.out.row(r)[n] = static_cast<float>(sum);
+    }
+  }
+}
+
+}  // namespace gatehouse

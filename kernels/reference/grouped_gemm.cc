@@ -1,0 +1,42 @@
+#include <cmath>
+#include <vector>
+
+#include "kernels/op_checks.h"
+#include "kernels/reference/packed.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace gatehouse {
+namespace {
+
+double Dot(const ReferenceMatrix& matrix, int64_t row, const float* x) {
+  double sum = 0;
+  for (int64_t c = 0; c < matrix.cols; ++c) {
+    sum += double{matrix.values[row * matrix.cols + c]} * x[c];
+  }
+  return sum;
+}
+
+}  // namespace
+
+void ReferenceBackend::ExpertFfn(const ExpertFfnArgs& args) {
+  const auto& packed = static_cast<const ReferenceExperts&>(*args.experts);
+  const int64_t num_assignments = static_cast<int64_t>(args.groups.row_ids.size());
+  CheckView(args.scratch, num_assignments, packed.intermediate_size());
+  CheckView(args.out, num_assignments, packed.hidden_size());
+  for (int e = 0; e < packed.num_experts(); ++e) {
+    const ReferenceExperts::Expert& expert = packed.experts[e];
+    for (int32_t a = args.groups.expert_begin[e]; a < args.groups.expert_begin[e + 1]; ++a) {
+      const float* x = args.x.row(args.groups.row_ids[a]);
+      for (int64_t i = 0; i < packed.intermediate_size(); ++i) {
+        const double gate = Dot(expert.gate, i, x);
+        args.scratch.row(a)[i] =
+            static_cast<float>(gate / (1 + std::exp(-gate)) * Dot(expert.up, i, x));
+      }
+      for (int64_t n = 0; n < packed.hidden_size(); ++n) {
+        args.out.row(a)[n] = static_cast<float>(Dot(expert.down, n, args.scratch.row(a)));
+      }
+    }
+  }
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,84 @@
+#include <cmath>
+#include <vector>
+
+#include "kernels/op_checks.h"
+#include "kernels/reference/kv.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace gatehouse {
+namespace {
+
+double InverseRms(std::span<const double> x, float eps) {
+  double sum = 0;
+  for (const double value : x) sum += value * value;
+  return 1 / std::sqrt(sum / static_cast<double>(x.size()) + eps);
+}
+
+struct HeadRotation {
+  const float* norm;  // [head_dim] or null
+  float eps;
+  RopeTable rope;
+};
+
+// Norm, then rotation of channel i with channel i + rotary_dim / 2:
+//   a' = a cos - b sin     b' = b cos + a sin
+void NormAndRotate(const HeadRotation& how, int32_t position, std::span<float> head) {
+  std::vector<double> x(head.begin(), head.end());
+  if (how.norm != nullptr) {
+    const double inverse = InverseRms(x, how.eps);
+    for (size_t i = 0; i < x.size(); ++i) x[i] *= inverse * how.norm[i];
+  }
+  const int half = how.rope.rotary_dim / 2;
+  const float* cosines = how.rope.cos_sin + int64_t{position} * how.rope.rotary_dim;
+  const float* sines = cosines + half;
+  for (int i = 0; i < half; ++i) {
+    const double a = x[i], b = x[i + half];
+    x[i] = a * cosines[i] - b * sines[i];
+    x[i + half] = b * cosines[i] + a * sines[i];
+  }
+  for (size_t i = 0; i < x.size(); ++i) head[i] = static_cast<float>(x[i]);
+}
+
+}  // namespace
+
+void ReferenceBackend::RmsNorm(const RmsNormArgs& args) {
+  CheckArgs(args);
+  const int64_t n = args.x.num_cols;
+  for (int64_t r = 0; r < args.x.num_rows; ++r) {
+    const std::vector<double> x(args.x.row(r), args.x.row(r) + n);
+    const double inverse = InverseRms(x, args.eps);
+    for (int64_t c = 0; c < n; ++c) {
+      args.out.row(r)[c] = static_cast<float>(x[c] * inverse * args.weight[c]);
+    }
+  }
+}
+
+void ReferenceBackend::QkvToCache(const QkvToCacheArgs& args) {
+  CheckArgs(args, layout_);
+  const KvShape& shape = args.kv.shape;
+  const int head_dim = shape.head_dim;
+  for (const SequenceSpan& sequence : layout_.sequences) {
+    for (int r = sequence.first_row; r < sequence.first_row + sequence.num_rows; ++r) {
+      const int32_t position = layout_.positions[r];
+      const auto head = [&](int i) {
+        return std::span<float>(args.qkv.row(r) + int64_t{i} * head_dim, head_dim);
+      };
+      for (int h = 0; h < args.num_heads; ++h) {
+        NormAndRotate({args.q_norm, args.norm_eps, args.rope}, position, head(h));
+      }
+      for (int h = 0; h < shape.num_kv_heads; ++h) {
+        const std::span<float> key = head(args.num_heads + h);
+        const std::span<float> value = head(args.num_heads + shape.num_kv_heads + h);
+        NormAndRotate({args.k_norm, args.norm_eps, args.rope}, position, key);
+        float* key_row = KvRow(args.kv, sequence, position, KeyOrValue::kKey, h);
+        float* value_row = KvRow(args.kv, sequence, position, KeyOrValue::kValue, h);
+        for (int i = 0; i < head_dim; ++i) {
+          key_row[i] = key[i];
+          value_row[i] = value[i];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,37 @@
+// The reference's weights: the values a format allows, row-major.
+#pragma once
+
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+struct ReferenceMatrix final : PackedMatrix {
+  int64_t num_outputs() const override { return rows; }
+  int64_t num_inputs() const override { return cols; }
+  size_t num_bytes() const override { return values.size() * sizeof(float); }
+
+  int64_t rows = 0, cols = 0;
+  std::vector<float> values;  // [rows, cols]
+};
+
+struct ReferenceExperts final : PackedExperts {
+  int num_experts() const override { return static_cast<int>(experts.size()); }
+  int64_t hidden_size() const override { return experts[0].gate.cols; }
+  int64_t intermediate_size() const override { return experts[0].gate.rows; }
+  size_t num_bytes() const override {
+    size_t num_bytes = 0;
+    for (const Expert& e : experts) {
+      num_bytes += e.gate.num_bytes() + e.up.num_bytes() + e.down.num_bytes();
+    }
+    return num_bytes;
+  }
+
+  struct Expert {
+    ReferenceMatrix gate, up, down;
+  };
+  std::vector<Expert> experts;
+};
+
+}  // namespace gatehouse

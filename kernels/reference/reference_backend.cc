@@ -1,0 +1,81 @@
+#include "kernels/reference/reference_backend.h"
+
+#include <cstring>
+#include <new>
+
+#include "kernels/op_checks.h"
+#include "kernels/reference/packed.h"
+
+namespace gatehouse {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+
+ReferenceMatrix Stack(std::span<const WeightView> stacked, WeightFormat format) {
+  ReferenceMatrix matrix;
+  GATEHOUSE_CHECK(!stacked.empty());
+  matrix.cols = stacked[0].num_cols;
+  for (const WeightView& view : stacked) {
+    GATEHOUSE_CHECK(view.num_cols == matrix.cols) << view.num_cols << " and " << matrix.cols;
+    matrix.rows += view.num_rows;
+    for (int64_t r = 0; r < view.num_rows; ++r) {
+      for (int64_t c = 0; c < view.num_cols; ++c) {
+        const float value = view.at(r, c);
+        matrix.values.push_back(format == WeightFormat::kBF16 ? BF16ToF32(F32ToBF16(value))
+                                                              : value);
+      }
+    }
+  }
+  return matrix;
+}
+
+}  // namespace
+
+absl::StatusOr<Buffer> ReferenceBackend::Allocate(size_t num_bytes) {
+  void* data = ::operator new(num_bytes, kAlignment);
+  std::memset(data, 0, num_bytes);
+  return Buffer(data, num_bytes, [](void* data, size_t) { ::operator delete(data, kAlignment); });
+}
+
+void ReferenceBackend::CopyFromHost(void* destination, const void* source, size_t num_bytes) {
+  std::memcpy(destination, source, num_bytes);
+}
+
+size_t ReferenceBackend::KvBlockBytes(const KvShape& shape) const {
+  return size_t{2} * shape.num_kv_heads * shape.block_tokens * shape.head_dim * sizeof(float);
+}
+
+absl::StatusOr<std::unique_ptr<PackedMatrix>> ReferenceBackend::PackMatrix(
+    std::span<const WeightView> stacked, WeightFormat format) {
+  return std::make_unique<ReferenceMatrix>(Stack(stacked, format));
+}
+
+absl::StatusOr<std::unique_ptr<PackedExperts>> ReferenceBackend::PackExperts(
+    std::span<const ExpertSource> experts, WeightFormat format) {
+  auto packed = std::make_unique<ReferenceExperts>();
+  for (const ExpertSource& source : experts) {
+    packed->experts.push_back({.gate = Stack({&source.gate, 1}, format),
+                               .up = Stack({&source.up, 1}, format),
+                               .down = Stack({&source.down, 1}, format)});
+  }
+  return packed;
+}
+
+size_t ReferenceBackend::PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
+                                           WeightFormat) const {
+  return static_cast<size_t>(num_outputs * num_inputs) * sizeof(float);
+}
+
+size_t ReferenceBackend::PackedExpertsBytes(int num_experts, int64_t hidden_size,
+                                            int64_t intermediate_size, WeightFormat) const {
+  return static_cast<size_t>(3 * num_experts * hidden_size * intermediate_size) * sizeof(float);
+}
+
+void ReferenceBackend::BeginStep(const BatchLayout& layout) {
+  CheckLayout(layout);
+  layout_ = layout;
+}
+
+absl::Status ReferenceBackend::Finish() { return absl::OkStatus(); }
+
+}  // namespace gatehouse
