@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/dtype.h"
 
@@ -33,8 +34,9 @@ struct MatrixView {
   }
 };
 
-// A tensor as a checkpoint stores it, in host memory: contiguous, row-major, any alignment the
-// dtype allows. Weights are [num_outputs, num_inputs]; a vector has num_rows 1.
+// A tensor as a checkpoint stores it, in host memory: contiguous, row-major, at any alignment (the
+// file format promises none), so read it by at() or memcpy, never through a cast pointer. Weights
+// are [num_outputs, num_inputs]; a vector has num_rows 1.
 struct WeightView {
   const void* data = nullptr;
   DType dtype = DType::kF32;
@@ -45,13 +47,20 @@ struct WeightView {
     const int64_t i = r * num_cols + c;
     switch (dtype) {
       case DType::kF32:
-        return static_cast<const float*>(data)[i];
+        return Load<float>(i);
       case DType::kBF16:
-        return BF16ToF32(static_cast<const uint16_t*>(data)[i]);
+        return BF16ToF32(Load<uint16_t>(i));
       case DType::kF16:
-        return F16ToF32(static_cast<const uint16_t*>(data)[i]);
+        return F16ToF32(Load<uint16_t>(i));
     }
     return 0;
+  }
+
+  template <typename T>
+  T Load(int64_t i) const {
+    T value;
+    std::memcpy(&value, static_cast<const char*>(data) + i * sizeof(T), sizeof(T));
+    return value;
   }
 };
 

@@ -1,0 +1,12 @@
+#include "engine/model/families/families.h"
+
+namespace gatehouse {
+
+std::span<const Family> Families() {
+  static constexpr Family kFamilies[] = {
+      {"qwen3_moe", ReadQwen3MoeConfig},
+  };
+  return kFamilies;
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,90 @@
+#include "engine/model/model_config.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+#include "engine/model/families/families.h"
+#include "engine/model/json_fields.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+
+std::string ServedFamilies() {
+  std::string names;
+  for (const Family& family : Families()) {
+    if (!names.empty()) names += ", ";
+    names += family.model_type;
+  }
+  return names;
+}
+
+}  // namespace
+
+int32_t ModelConfig::num_moe_layers() const {
+  return static_cast<int32_t>(std::count(is_moe_layer.begin(), is_moe_layer.end(), true));
+}
+
+std::vector<int32_t> SortedDistinct(std::vector<int32_t> ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& file) {
+  GATEHOUSE_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJsonObject(text, file));
+  JsonFields fields(document, file);
+  const std::string model_type = fields.String("model_type", std::nullopt);
+  GATEHOUSE_RETURN_IF_ERROR(fields.status());
+  for (const Family& family : Families()) {
+    if (family.model_type != model_type) continue;
+    for (const char* key : {"quantization_config", "compression_config"}) {
+      if (fields.Has(key)) fields.Refuse(key, "none: weights are read as f32, bf16 or f16");
+    }
+    ModelConfig config = family.read_config(fields);
+    GATEHOUSE_RETURN_IF_ERROR(fields.status());
+    config.family = model_type;
+    return config;
+  }
+  fields.Refuse("model_type", absl::StrFormat("one of: %s", ServedFamilies()));
+  return fields.status();
+}
+
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
+  const std::string path = model_dir + "/config.json";
+  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxConfigBytes);
+  if (absl::IsNotFound(text.status())) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("%s: no such file, expected the model's configuration", path));
+  }
+  GATEHOUSE_RETURN_IF_ERROR(text.status());
+  return ParseModelConfig(*text, path);
+}
+
+ParameterCount CountParameters(const ModelConfig& config) {
+  const AttentionConfig& attention = config.attention;
+  const int64_t hidden = config.hidden_size;
+  const int64_t q_width = int64_t{attention.num_heads} * attention.head_dim;
+  const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
+  int64_t layer = 2 * hidden + hidden * (2 * q_width + 2 * kv_width);  // norms; q, o, k, v
+  if (attention.qkv_bias) layer += q_width + 2 * kv_width;
+  if (attention.o_bias) layer += hidden;
+  if (attention.qk_norm == QkNorm::kPerHead) layer += 2 * attention.head_dim;
+
+  const int64_t num_moe_layers = config.num_moe_layers();
+  const int64_t expert = 3 * hidden * config.moe.intermediate_size;
+  const int64_t dense_mlp = 3 * hidden * config.dense_intermediate_size;
+  const int64_t embeddings = config.vocab_size * hidden * (config.tie_word_embeddings ? 1 : 2);
+
+  ParameterCount count;
+  count.expert = num_moe_layers * config.moe.num_experts * expert;
+  count.dense = embeddings + hidden + config.num_layers * layer +
+                num_moe_layers * config.moe.num_experts * hidden +
+                (config.num_layers - num_moe_layers) * dense_mlp;
+  count.active = count.dense + num_moe_layers * config.moe.top_k * expert;
+  return count;
+}
+
+}  // namespace gatehouse

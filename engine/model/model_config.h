@@ -1,0 +1,84 @@
+// What a model is: sizes, choices and tensor names, read from config.json and validated field by
+// field. Neutral of families; a family (engine/model/families) says how its keys map to this.
+//
+// A value: immutable after loading, any thread. Every number is bounded (kMax... below), so that
+// the closed forms of this file cannot overflow.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/rope.h"
+#include "engine/model/tensor_names.h"
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+// 2^(10 + 13 + 17 + 19) * 3 matrices * 4 bytes < 2^63.
+constexpr int32_t kMaxLayers = 1 << 10;
+constexpr int32_t kMaxExperts = 1 << 13;
+constexpr int32_t kMaxHiddenSize = 1 << 17;
+constexpr int32_t kMaxIntermediateSize = 1 << 19;
+constexpr int32_t kMaxHeads = 1 << 10;
+constexpr int32_t kMaxHeadDim = 1 << 10;
+constexpr int32_t kMaxVocabSize = 1 << 24;
+
+enum class QkNorm { kNone, kPerHead };  // RMSNorm of each q and k head, before rope
+
+struct AttentionConfig {
+  int32_t num_heads = 0;  // a multiple of num_kv_heads
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;  // even; num_heads * head_dim need not be hidden_size
+  bool qkv_bias = false;
+  bool o_bias = false;
+  QkNorm qk_norm = QkNorm::kNone;
+  float scale = 0;  // of q times k
+  RopeConfig rope;
+};
+
+struct MoeConfig {
+  int32_t num_experts = 0;
+  int32_t top_k = 0;              // <= num_experts
+  int32_t intermediate_size = 0;  // of each expert
+  GateScore score = GateScore::kSoftmax;
+  bool renormalise = false;  // weights of the chosen experts sum to 1
+};
+
+struct ModelConfig {
+  std::string family;  // model_type
+  int32_t vocab_size = 0;
+  int32_t hidden_size = 0;
+  int32_t num_layers = 0;
+  std::vector<bool> is_moe_layer;       // [num_layers]; the others have a dense MLP
+  int32_t dense_intermediate_size = 0;  // of a dense MLP
+  int32_t max_context = 0;              // positions the model was made for, rope scaling counted
+  float norm_eps = 0;
+  bool tie_word_embeddings = false;  // the output matrix is the embedding table
+  AttentionConfig attention;
+  MoeConfig moe;
+  std::vector<int32_t> eos_token_ids;  // distinct, ascending; may be empty
+  TensorNames tensor_names;
+
+  int32_t num_moe_layers() const;
+};
+
+std::vector<int32_t> SortedDistinct(std::vector<int32_t> ids);
+
+// DIR/config.json. FAILED_PRECONDITION "<file>: <field>: got <value>, expected <what>".
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir);
+// The same from text; `file` opens the messages.
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& file);
+
+// In closed form, without a checkpoint. Tied embeddings count once.
+struct ParameterCount {
+  int64_t expert = 0;  // all routed experts of all layers
+  int64_t dense = 0;   // everything else
+  int64_t active = 0;  // that one token uses
+  int64_t total() const { return expert + dense; }
+};
+ParameterCount CountParameters(const ModelConfig& config);
+
+}  // namespace gatehouse

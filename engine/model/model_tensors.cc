@@ -1,0 +1,118 @@
+#include "engine/model/model_tensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "absl/strings/str_format.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+using Visit = std::function<void(const std::string& name, TensorShape shape)>;
+
+TensorShape VectorOf(int64_t size) { return {0, size}; }
+
+absl::StatusOr<WeightView> FindTensor(const Checkpoint& checkpoint, const std::string& name,
+                                      TensorShape shape) {
+  return shape.num_rows == 0 ? checkpoint.Vector(name, shape.num_cols)
+                             : checkpoint.Matrix(name, shape.num_rows, shape.num_cols);
+}
+
+void VisitAttention(const ModelConfig& config, int32_t layer, const Visit& visit) {
+  const TensorNames& names = config.tensor_names;
+  const AttentionConfig& attention = config.attention;
+  const int64_t hidden = config.hidden_size;
+  const int64_t q_width = int64_t{attention.num_heads} * attention.head_dim;
+  const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
+  const auto visit_linear = [&](const std::string& pattern, TensorShape shape, bool has_bias) {
+    const std::string prefix = LayerTensor(pattern, layer);
+    visit(WeightName(prefix), shape);
+    if (has_bias) visit(BiasName(prefix), VectorOf(shape.num_rows));
+  };
+  visit(LayerTensor(names.attention_norm, layer), VectorOf(hidden));
+  visit_linear(names.q, {q_width, hidden}, attention.qkv_bias);
+  visit_linear(names.k, {kv_width, hidden}, attention.qkv_bias);
+  visit_linear(names.v, {kv_width, hidden}, attention.qkv_bias);
+  visit_linear(names.o, {hidden, q_width}, attention.o_bias);
+  if (attention.qk_norm == QkNorm::kPerHead) {
+    visit(LayerTensor(names.q_norm, layer), VectorOf(attention.head_dim));
+    visit(LayerTensor(names.k_norm, layer), VectorOf(attention.head_dim));
+  }
+}
+
+void VisitFfn(const ModelConfig& config, int32_t layer, const Visit& visit) {
+  const TensorNames& names = config.tensor_names;
+  const int64_t hidden = config.hidden_size;
+  visit(LayerTensor(names.ffn_norm, layer), VectorOf(hidden));
+  if (!config.is_moe_layer[layer]) {
+    const int64_t intermediate = config.dense_intermediate_size;
+    visit(LayerTensor(names.dense_gate, layer), {intermediate, hidden});
+    visit(LayerTensor(names.dense_up, layer), {intermediate, hidden});
+    visit(LayerTensor(names.dense_down, layer), {hidden, intermediate});
+    return;
+  }
+  const int64_t intermediate = config.moe.intermediate_size;
+  visit(LayerTensor(names.router, layer), {config.moe.num_experts, hidden});
+  for (int32_t e = 0; e < config.moe.num_experts; ++e) {
+    visit(ExpertTensor(names.expert_gate, layer, e), {intermediate, hidden});
+    visit(ExpertTensor(names.expert_up, layer, e), {intermediate, hidden});
+    visit(ExpertTensor(names.expert_down, layer, e), {hidden, intermediate});
+  }
+}
+
+// transformers leaves such a pair untied with a warning; which of the two was meant is a guess.
+absl::Status CheckTied(const Checkpoint& checkpoint, const ModelConfig& config) {
+  const std::string& name = config.tensor_names.lm_head;
+  if (!config.tie_word_embeddings || !checkpoint.Has(name)) return absl::OkStatus();
+  GATEHOUSE_ASSIGN_OR_RETURN(const WeightView head,
+                             checkpoint.Matrix(name, config.vocab_size, config.hidden_size));
+  GATEHOUSE_ASSIGN_OR_RETURN(
+      const WeightView embedding,
+      checkpoint.Matrix(config.tensor_names.embedding, config.vocab_size, config.hidden_size));
+  const size_t num_bytes = head.num_rows * head.num_cols * DTypeBytes(head.dtype);
+  if (head.dtype == embedding.dtype && std::memcmp(head.data, embedding.data, num_bytes) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrFormat("%s: %s: got values other than %s, expected the same or none with "
+                      "tie_word_embeddings true",
+                      checkpoint.FileOf(name), name, config.tensor_names.embedding));
+}
+
+}  // namespace
+
+void ForEachTensor(const ModelConfig& config, const Visit& visit) {
+  const TensorNames& names = config.tensor_names;
+  const TensorShape table = {config.vocab_size, config.hidden_size};
+  visit(names.embedding, table);
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    VisitAttention(config, layer, visit);
+    VisitFfn(config, layer, visit);
+  }
+  visit(names.final_norm, VectorOf(config.hidden_size));
+  if (!config.tie_word_embeddings) visit(names.lm_head, table);
+}
+
+absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& config) {
+  absl::Status status;
+  ForEachTensor(config, [&](const std::string& name, TensorShape shape) {
+    if (status.ok()) status = FindTensor(checkpoint, name, shape).status();
+  });
+  GATEHOUSE_RETURN_IF_ERROR(status);
+  return CheckTied(checkpoint, config);
+}
+
+std::vector<std::string> UnusedTensors(const Checkpoint& checkpoint, const ModelConfig& config) {
+  std::set<std::string> used;
+  ForEachTensor(config, [&](const std::string& name, TensorShape) { used.insert(name); });
+  if (config.tie_word_embeddings) used.insert(config.tensor_names.lm_head);
+  std::vector<std::string> unused;
+  for (std::string& name : checkpoint.Names()) {
+    if (used.count(name) == 0) unused.push_back(std::move(name));
+  }
+  return unused;
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,33 @@
+// Which tensors a checkpoint of a given ModelConfig holds, and of which shapes: checked all at once
+// before any memory is planned.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/model_config.h"
+
+namespace gatehouse {
+
+struct TensorShape {
+  int64_t num_rows = 0;  // 0: a vector [num_cols]
+  int64_t num_cols = 0;
+};
+
+// Calls `visit` for every tensor of the model, layer by layer.
+void ForEachTensor(const ModelConfig& config,
+                   const std::function<void(const std::string& name, TensorShape shape)>& visit);
+
+// Every tensor is there with its shape and a usable dtype; an output matrix beside tied embeddings
+// equals them. The first problem, as Checkpoint words it.
+absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& config);
+
+// Tensors that the model does not use, ascending. Ignored with a warning, as transformers does:
+// published files hold leftovers (rotary inv_freq, heads for multi-token prediction).
+std::vector<std::string> UnusedTensors(const Checkpoint& checkpoint, const ModelConfig& config);
+
+}  // namespace gatehouse

@@ -1,0 +1,49 @@
+#include "engine/model/model_tensors.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+namespace gatehouse {
+namespace {
+
+using ::testing::IsEmpty;
+
+// Checkpoints that transformers wrote: awkward sizes, all three dtypes, one file and shards.
+std::vector<std::string> GoldenFolders() {
+  std::vector<std::string> folders;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(GATEHOUSE_SOURCE_DIR "/tests/golden")) {
+    if (entry.is_directory()) folders.push_back(entry.path().string());
+  }
+  return folders;
+}
+
+int64_t ParametersIn(const ModelConfig& config) {
+  int64_t num_parameters = 0;
+  ForEachTensor(config, [&](const std::string&, TensorShape shape) {
+    num_parameters += (shape.num_rows == 0 ? 1 : shape.num_rows) * shape.num_cols;
+  });
+  return num_parameters;
+}
+
+TEST(CheckTensorsTest, FindsEveryTensorThatTransformersWroteAndNoOther) {
+  ASSERT_GE(GoldenFolders().size(), 8u);
+  for (const std::string& folder : GoldenFolders()) {
+    SCOPED_TRACE(folder);
+    const absl::StatusOr<ModelConfig> config = LoadModelConfig(folder);
+    ASSERT_TRUE(config.ok()) << config.status();
+    const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(folder);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    EXPECT_EQ(CheckTensors(*checkpoint, *config), absl::OkStatus());
+    EXPECT_THAT(UnusedTensors(*checkpoint, *config), IsEmpty());
+    EXPECT_EQ(CountParameters(*config).total(), ParametersIn(*config));
+    for (const std::string& name : checkpoint->Names()) {
+      EXPECT_EQ(checkpoint->CheckFinite(name), absl::OkStatus());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gatehouse
