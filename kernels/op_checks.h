@@ -62,6 +62,39 @@ inline void CheckArgs(const RmsNormArgs& args) {
   GATEHOUSE_CHECK(args.x.num_cols >= 1 && args.weight != nullptr);
 }
 
+inline void CheckRowIds(std::span<const int32_t> row_ids, int64_t num_rows) {
+  for (const int32_t id : row_ids) {
+    GATEHOUSE_CHECK(id >= 0 && id < num_rows) << "row " << id << " of " << num_rows;
+  }
+}
+
+inline void CheckArgs(const GemmArgs& args) {
+  const int64_t num_rows = args.out.num_rows;
+  CheckView(args.x, args.x.num_rows, args.weights->num_inputs());
+  CheckView(args.out, num_rows, args.weights->num_outputs());
+  GATEHOUSE_CHECK(args.row_ids.empty() ? num_rows <= args.x.num_rows
+                                       : num_rows == static_cast<int64_t>(args.row_ids.size()))
+      << num_rows << " of " << args.x.num_rows << " rows, " << args.row_ids.size() << " row ids";
+  CheckRowIds(args.row_ids, args.x.num_rows);
+}
+
+inline void CheckArgs(const ExpertFfnArgs& args) {
+  const PackedExperts& experts = *args.experts;
+  const std::span<const int32_t> begin = args.groups.expert_begin;
+  const int64_t num_assignments = static_cast<int64_t>(args.groups.row_ids.size());
+  CheckView(args.x, args.x.num_rows, experts.hidden_size());
+  CheckView(args.scratch, num_assignments, experts.intermediate_size());
+  CheckView(args.out, num_assignments, experts.hidden_size());
+  GATEHOUSE_CHECK(static_cast<int>(begin.size()) == experts.num_experts() + 1)
+      << begin.size() << " for " << experts.num_experts() << " experts";
+  GATEHOUSE_CHECK(begin.front() == 0 && begin.back() == num_assignments)
+      << begin.front() << " .. " << begin.back() << " of " << num_assignments;
+  for (size_t e = 1; e < begin.size(); ++e) {
+    GATEHOUSE_CHECK(begin[e - 1] <= begin[e]) << "expert " << e - 1;
+  }
+  CheckRowIds(args.groups.row_ids, args.x.num_rows);
+}
+
 inline void CheckArgs(const QkvToCacheArgs& args, const BatchLayout& layout) {
   const KvShape& shape = args.kv.shape;
   CheckKv(args.kv, layout);

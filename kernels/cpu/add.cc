@@ -2,8 +2,8 @@
 // threads only when there are many.
 #include <algorithm>
 
-#include "kernels/base/check.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
 namespace {
@@ -13,9 +13,7 @@ constexpr int64_t kRowsPerUnit = 16;
 }  // namespace
 
 void Add(Machine machine, const AddArgs& args) {
-  GATEHOUSE_CHECK(args.x.num_rows == args.out.num_rows && args.x.num_cols == args.out.num_cols)
-      << args.x.num_rows << " x " << args.x.num_cols << ", " << args.out.num_rows << " x "
-      << args.out.num_cols;
+  CheckArgs(args);
   const int64_t num_rows = args.out.num_rows;
   const int64_t num_units = (num_rows + kRowsPerUnit - 1) / kRowsPerUnit;
   machine.pool.Run(static_cast<int>(num_units), [&](int /*thread*/, int unit) {

@@ -3,8 +3,8 @@
 // region.
 #include <cstring>
 
-#include "kernels/base/check.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
 namespace {
@@ -25,13 +25,10 @@ void WidenRow(const char* source, DType dtype, int64_t count, float* out) {
 
 void Embed(Machine /*machine*/, const BatchLayout& layout, const EmbedArgs& args) {
   const WeightView& table = args.table;
-  GATEHOUSE_CHECK(args.out.num_rows == static_cast<int64_t>(layout.token_ids.size()))
-      << args.out.num_rows << " " << layout.token_ids.size();
-  GATEHOUSE_CHECK(args.out.num_cols == table.num_cols) << args.out.num_cols;
+  CheckArgs(args, layout);
   const int64_t row_bytes = table.num_cols * static_cast<int64_t>(DTypeBytes(table.dtype));
   for (int64_t r = 0; r < args.out.num_rows; ++r) {
-    const int32_t id = layout.token_ids[r];
-    GATEHOUSE_CHECK(id >= 0 && id < table.num_rows) << "token " << id << " of " << table.num_rows;
+    const int64_t id = layout.token_ids[r];
     WidenRow(static_cast<const char*>(table.data) + id * row_bytes, table.dtype, table.num_cols,
              args.out.row(r));
   }

@@ -2,9 +2,9 @@
 // is read from memory once and stays in the second-level cache while the rows pass by.
 #include <algorithm>
 
-#include "kernels/base/check.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
 namespace {
@@ -24,15 +24,9 @@ int64_t NumRowRanges(int64_t num_rows, int64_t num_panels, int num_threads) {
 }  // namespace
 
 void Gemm(Machine machine, const GemmArgs& args) {
+  CheckArgs(args);
   const auto& weights = static_cast<const CpuPackedMatrix&>(*args.weights);
   const int64_t num_rows = args.out.num_rows;
-  GATEHOUSE_CHECK(args.x.num_cols == weights.num_inputs())
-      << args.x.num_cols << " " << weights.num_inputs();
-  GATEHOUSE_CHECK(args.out.num_cols == weights.num_outputs())
-      << args.out.num_cols << " " << weights.num_outputs();
-  GATEHOUSE_CHECK(args.row_ids.empty() ? num_rows <= args.x.num_rows
-                                       : num_rows == static_cast<int64_t>(args.row_ids.size()))
-      << num_rows << " of " << args.x.num_rows << ", " << args.row_ids.size() << " row ids";
   if (num_rows == 0) return;
 
   const PanelFn multiply = MultiplyFn(machine.isa.gemm, weights.format());

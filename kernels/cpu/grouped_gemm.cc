@@ -4,28 +4,14 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/base/check.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
 namespace {
 
 constexpr int64_t kHalfPanel = kPanelCols / 2;
-
-void CheckArgs(const ExpertFfnArgs& args, const CpuPackedExperts& experts) {
-  const int64_t num_assignments = static_cast<int64_t>(args.groups.row_ids.size());
-  GATEHOUSE_CHECK(static_cast<int>(args.groups.expert_begin.size()) == experts.num_experts() + 1)
-      << args.groups.expert_begin.size() << " " << experts.num_experts();
-  GATEHOUSE_CHECK(args.groups.expert_begin.front() == 0 &&
-                  args.groups.expert_begin.back() == num_assignments)
-      << args.groups.expert_begin.back() << " " << num_assignments;
-  GATEHOUSE_CHECK(args.x.num_cols == experts.hidden_size()) << args.x.num_cols;
-  GATEHOUSE_CHECK(args.scratch.num_cols == experts.intermediate_size()) << args.scratch.num_cols;
-  GATEHOUSE_CHECK(args.out.num_cols == experts.hidden_size()) << args.out.num_cols;
-  GATEHOUSE_CHECK(args.scratch.num_rows >= num_assignments && args.out.num_rows >= num_assignments)
-      << args.scratch.num_rows << " " << args.out.num_rows << " for " << num_assignments;
-}
 
 // Experts that have rows, most rows first, ties by id.
 std::vector<int32_t> BusyExperts(const ExpertGroups& groups, int num_experts) {
@@ -46,8 +32,9 @@ std::vector<int32_t> BusyExperts(const ExpertGroups& groups, int num_experts) {
 }  // namespace
 
 void ExpertFfn(Machine machine, const ExpertFfnArgs& args) {
+  CheckArgs(args);
   const auto& experts = static_cast<const CpuPackedExperts&>(*args.experts);
-  CheckArgs(args, experts);
+
   const ExpertGroups& groups = args.groups;
   const std::vector<int32_t> busy = BusyExperts(groups, experts.num_experts());
   const int num_busy = static_cast<int>(busy.size());

@@ -1,0 +1,30 @@
+#include "tests/kernels/cpu/cpu_fixture.h"
+
+namespace gatehouse::cpu {
+namespace {
+
+using AddTest = IsaTest;
+GATEHOUSE_FOR_EACH_ISA(AddTest);
+
+TEST_P(AddTest, AddsEveryElementAndNoOther) {
+  for (const int num_threads : {1, 3}) {
+    for (const int64_t num_rows : {0, 1, 16, 17, 40}) {
+      for (const int64_t num_cols : {1, 7, 8, 29}) {
+        ThreadPool pool(num_threads);
+        const Matrix x = RandomMatrix(num_rows, num_cols, 1);
+        const Matrix before = RandomMatrix(num_rows, num_cols + 2, 2);
+        Matrix out = before;
+        Add({isa(), pool}, {.x = x.view(), .out = out.view().Cols(1, num_cols)});
+        for (int64_t r = 0; r < num_rows; ++r) {
+          for (int64_t c = 0; c < num_cols + 2; ++c) {
+            const bool inside = c >= 1 && c <= num_cols;
+            ASSERT_EQ(out.at(r, c), before.at(r, c) + (inside ? x.at(r, c - 1) : 0.0f));
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gatehouse::cpu

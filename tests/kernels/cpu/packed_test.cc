@@ -1,0 +1,105 @@
+#include "kernels/cpu/packed.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/kernels/cpu/cpu_fixture.h"
+
+namespace gatehouse::cpu {
+namespace {
+
+// Where packed_layout.h says that column `col` of input k lies.
+float PanelValue(const void* panel, WeightFormat format, int64_t k, int64_t col) {
+  const char* bytes = static_cast<const char*>(panel);
+  if (format == WeightFormat::kF32) {
+    float value;
+    std::memcpy(&value, bytes + k * 128 + col * 4, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, bytes + (k / 2) * 128 + col * 4 + (k % 2) * 2, 2);
+  return BF16ToF32(bits);
+}
+
+TEST(PackMatrixTest, PutsEveryValueOfStackedMatricesInItsPlaceAndZeroElsewhere) {
+  ThreadPool pool(2);
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+      for (const int64_t k : {1, 2, 33}) {
+        // 3 + 40 + 1 + 30 rows: panels that begin and end inside matrices.
+        const Tensor parts[] = {
+            {dtype, 3, k, 1, 1}, {dtype, 40, k, 2, 2}, {dtype, 1, k, 3, 3}, {dtype, 30, k, 4, 0}};
+        std::vector<WeightView> stacked;
+        for (const Tensor& part : parts) stacked.push_back(part.view());
+        const auto packed = *Pack(pool, stacked, format);
+        ASSERT_EQ(packed->num_outputs(), 74);
+        ASSERT_EQ(packed->num_inputs(), k);
+        ASSERT_EQ(packed->num_panels(), 3);
+        ASSERT_EQ(packed->num_bytes(), MatrixBytes(format, 74, k));
+        const int64_t padded = format == WeightFormat::kF32 ? k : (k + 1) / 2 * 2;
+        int64_t n = 0;
+        for (const Tensor& part : parts) {
+          for (int64_t r = 0; r < part.view().num_rows; ++r, ++n) {
+            for (int64_t i = 0; i < padded; ++i) {
+              ASSERT_EQ(PanelValue(packed->panel(n / 32), format, i, n % 32),
+                        i < k ? part.at(r, i, format) : 0.0f)
+                  << "output " << n << " input " << i;
+            }
+          }
+        }
+        for (; n < 96; ++n) {
+          for (int64_t i = 0; i < padded; ++i) {
+            ASSERT_EQ(PanelValue(packed->panel(2), format, i, n % 32), 0.0f);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(PackExpertsTest, InterleavesGateAndUpBySixteen) {
+  constexpr int64_t kHidden = 35, kIntermediate = 21;
+  ThreadPool pool(2);
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+    std::vector<Tensor> tensors;
+    for (int e = 0; e < 3; ++e) {
+      tensors.emplace_back(DType::kF32, kIntermediate, kHidden, 10 * e, 1);
+      tensors.emplace_back(DType::kBF16, kIntermediate, kHidden, 10 * e + 1, 1);
+      tensors.emplace_back(DType::kF32, kHidden, kIntermediate, 10 * e + 2, 3);
+    }
+    std::vector<ExpertSource> sources;
+    for (int e = 0; e < 3; ++e) {
+      sources.push_back(
+          {tensors[3 * e].view(), tensors[3 * e + 1].view(), tensors[3 * e + 2].view()});
+    }
+    const auto packed = *Pack(pool, sources, format);
+    ASSERT_EQ(packed->num_experts(), 3);
+    ASSERT_EQ(packed->num_gate_up_panels(), 2);
+    ASSERT_EQ(packed->num_down_panels(), 2);
+    ASSERT_EQ(packed->num_bytes(), ExpertsBytes(format, 3, kHidden, kIntermediate));
+    for (int e = 0; e < 3; ++e) {
+      for (int64_t i = 0; i < kIntermediate; ++i) {
+        const void* panel = packed->gate_up_panel(e, i / 16);
+        for (int64_t k = 0; k < kHidden; ++k) {
+          ASSERT_EQ(PanelValue(panel, format, k, i % 16), tensors[3 * e].at(i, k, format));
+          ASSERT_EQ(PanelValue(panel, format, k, 16 + i % 16), tensors[3 * e + 1].at(i, k, format));
+          ASSERT_EQ(PanelValue(packed->down_panel(e, k / 32), format, i, k % 32),
+                    tensors[3 * e + 2].at(k, i, format));
+        }
+      }
+      for (int64_t k = 0; k < kHidden; ++k) {
+        ASSERT_EQ(PanelValue(packed->gate_up_panel(e, 1), format, k, 5), 0.0f);
+      }
+    }
+  }
+}
+
+TEST(PackTest, ReportsMemoryThatCannotBeHad) {
+  ThreadPool pool(1);
+  const WeightView huge{.num_rows = int64_t{1} << 30, .num_cols = int64_t{1} << 30};
+  const auto packed = Pack(pool, std::vector<WeightView>{huge}, WeightFormat::kF32);
+  EXPECT_EQ(packed.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(packed.status().message()), testing::HasSubstr("4611686018427387904"));
+}
+
+}  // namespace
+}  // namespace gatehouse::cpu
