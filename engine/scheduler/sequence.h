@@ -1,0 +1,48 @@
+// The mutable life of one request inside the engine: its tokens and the KV blocks that hold them.
+// Owned by the scheduler; the engine loop's thread only.
+//
+//   positions  0 ........ num_computed ........ tokens.size()
+//              in cache   | rows of the next steps, the last of which yields a new token
+//
+// A preempted sequence goes back to num_computed 0 and keeps its tokens: what was generated is
+// recomputed as if it were prompt, and num_seen says what was reported before.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/request/request.h"
+#include "engine/scheduler/step_plan.h"
+#include "kernels/base/clock.h"
+
+namespace gatehouse {
+
+struct Sequence {
+  SequenceId id = 0;
+  std::shared_ptr<const Request> request;
+  // Arrival, later the lower the priority. Who has the smaller turn runs first and is preempted
+  // last.
+  TimePoint turn{};
+  std::vector<int32_t> tokens;     // prompt, then generated; never reallocated
+  std::vector<int32_t> block_ids;  // [ceil(num_computed / block_tokens)] between two steps
+  int32_t num_prompt_tokens = 0;
+  int32_t num_computed = 0;  // leading positions whose keys and values the cache holds
+  int32_t num_seen = 0;      // leading positions that some step has computed, >= num_computed
+  int32_t num_preemptions = 0;
+  bool in_plan = false;
+
+  int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t num_generated() const { return num_tokens() - num_prompt_tokens; }
+  int32_t num_uncomputed() const { return num_tokens() - num_computed; }
+  bool decoding() const { return num_generated() > 0 && num_uncomputed() == 1; }
+};
+
+// A total order: no two sequences share an id.
+struct RunsBefore {
+  bool operator()(const Sequence* a, const Sequence* b) const {
+    return a->turn != b->turn ? a->turn < b->turn : a->id < b->id;
+  }
+};
+
+}  // namespace gatehouse

@@ -1,0 +1,412 @@
+#include "engine/scheduler/scheduler.h"
+
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/fake_worker.h"
+
+namespace gatehouse {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int32_t kVocab = 1000;
+
+TimePoint At(double seconds) {
+  return TimePoint{} + std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
+}
+
+// A prompt of `num_tokens` whose content depends on `seed`.
+Request RequestOf(int num_tokens, int max_new_tokens, int seed = 1) {
+  Request request;
+  for (int i = 0; i < num_tokens; ++i) request.prompt_ids.push_back((seed * 131 + i * 7) % kVocab);
+  request.stop.max_new_tokens = max_new_tokens;
+  return request;
+}
+
+struct Generated {
+  std::vector<int32_t> tokens;
+  std::set<int32_t> new_positions;  // each was reported once
+  std::vector<int32_t> prompt_targets;
+  std::optional<FinishReason> finish_reason;
+  absl::Status status;
+  bool ended = false;
+  int32_t num_preemptions = 0;
+};
+
+// A scheduler and a fake device, driven step by step; the invariants are checked after each.
+class SchedulerHarness {
+ public:
+  explicit SchedulerHarness(SchedulerSetup setup, FakeWorkerOptions faults = {})
+      : max_step_tokens_(setup.options.max_step_tokens),
+        worker_(WorkerOptionsOf(setup, std::move(faults))),
+        scheduler_(setup) {}
+
+  SequenceId Add(Request request, double arrival = 0) {
+    scheduler_.Add(next_id_, std::make_shared<const Request>(std::move(request)), At(arrival));
+    return next_id_++;
+  }
+
+  // One Plan, Run and Commit; false when there was nothing to do.
+  bool Step(Duration duration = Duration(0)) {
+    const StepPlan& plan = scheduler_.Plan();
+    if (plan.empty()) return false;
+    EXPECT_LE(plan.num_rows(), max_step_tokens_);
+    EXPECT_EQ(plan.num_rows(), plan.num_decode_tokens + plan.num_prefill_tokens);
+    last_plan_ = plan;
+    std::vector<RowSampling> sampling(plan.logit_rows.size());
+    for (size_t i = 0; i < sampling.size(); ++i) {
+      sampling[i].forced_id = plan.logit_rows[i].prompt_target;
+    }
+    const absl::StatusOr<StepResult> result = worker_.Run(plan, sampling);
+    StepOutcome outcome{.status = result.status(), .duration = duration};
+    if (result.ok()) {
+      outcome.samples = result->samples;
+      outcome.row_failed = result->row_failed;
+    }
+    for (const SequenceUpdate& update : scheduler_.Commit(outcome)) Record(update, outcome);
+    EXPECT_EQ(scheduler_.CheckInvariants(), absl::OkStatus());
+    return true;
+  }
+
+  void RunToTheEnd() {
+    for (int step = 0; Step(); ++step) ASSERT_LT(step, 100000) << "no end in sight";
+  }
+
+  Scheduler& scheduler() { return scheduler_; }
+  const StepPlan& last_plan() const { return last_plan_; }
+  Generated& of(SequenceId id) { return generated_[id]; }
+
+ private:
+  static FakeWorkerOptions WorkerOptionsOf(const SchedulerSetup& setup, FakeWorkerOptions options) {
+    options.num_blocks = setup.num_blocks;
+    options.block_tokens = setup.block_tokens;
+    options.vocab_size = kVocab;
+    return options;
+  }
+
+  void Record(const SequenceUpdate& update, const StepOutcome& outcome) {
+    Generated& of = generated_[update.sequence];
+    EXPECT_FALSE(of.ended);
+    of.status = update.status;
+    of.finish_reason = update.finish_reason;
+    of.ended = !update.status.ok() || update.finish_reason.has_value();
+    of.num_preemptions = update.num_preemptions;
+    for (int32_t i = 0; i < update.num_new_rows; ++i) {
+      const bool is_new = of.new_positions.insert(update.first_new_position + i).second;
+      EXPECT_TRUE(is_new) << "position " << update.first_new_position + i << " reported twice";
+      EXPECT_EQ(last_plan_.positions[update.first_new_row + i], update.first_new_position + i);
+    }
+    for (int32_t i = 0; i < update.num_prompt_targets; ++i) {
+      of.prompt_targets.push_back(outcome.samples[update.first_logit_row + i].token_id);
+    }
+    if (update.sample_idx >= 0) {
+      of.tokens.push_back(outcome.samples[update.sample_idx].token_id);
+      EXPECT_EQ(update.num_generated_tokens, static_cast<int32_t>(of.tokens.size()));
+    }
+  }
+
+  const int32_t max_step_tokens_;
+  FakeWorker worker_;
+  Scheduler scheduler_;
+  StepPlan last_plan_;
+  SequenceId next_id_ = 1;
+  std::map<SequenceId, Generated> generated_;
+};
+
+// What `request` must yield, without any scheduler: the oracle.
+std::vector<int32_t> ExpectedTokens(const Request& request) {
+  std::vector<int32_t> tokens = request.prompt_ids;
+  for (int i = 0; i < request.stop.max_new_tokens; ++i) {
+    tokens.push_back(FakeWorker::Choose(tokens, kVocab, {}).token_id);
+  }
+  return {tokens.begin() + static_cast<int64_t>(request.prompt_ids.size()), tokens.end()};
+}
+
+SchedulerSetup SetupOf(SchedulerOptions options, int32_t num_blocks) {
+  return {.options = options, .num_blocks = num_blocks};
+}
+
+TEST(SchedulerTest, RunsOneRequestToItsLength) {
+  SchedulerHarness harness(SetupOf({}, 16));
+  const Request request = RequestOf(20, 5);
+  const SequenceId id = harness.Add(request);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(id).tokens, ExpectedTokens(request));
+  EXPECT_EQ(harness.of(id).finish_reason, FinishReason::kLength);
+  EXPECT_EQ(harness.of(id).new_positions.size(), 24u);  // the last token was never an input
+  EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0);
+  EXPECT_TRUE(harness.scheduler().empty());
+}
+
+TEST(SchedulerTest, PlansDecodesFirstThenPromptsInOrderOfArrival) {
+  SchedulerHarness harness(SetupOf({.max_step_tokens = 40}, 64));
+  const SequenceId first = harness.Add(RequestOf(10, 9), 0);
+  harness.Step();
+  const SequenceId second = harness.Add(RequestOf(30, 9), 2);
+  const SequenceId third = harness.Add(RequestOf(30, 9), 1);
+  harness.Step();
+  EXPECT_THAT(harness.last_plan().span_sequences, ElementsAre(first, third, second));
+  EXPECT_EQ(harness.last_plan().num_decode_tokens, 1);
+  EXPECT_EQ(harness.last_plan().spans[1].num_rows, 30);
+  EXPECT_EQ(harness.last_plan().spans[2].num_rows, 9);  // what is left of 40
+  EXPECT_EQ(harness.last_plan().logit_rows.size(), 2u);
+  EXPECT_EQ(harness.last_plan().logit_rows[1].row, 30);
+  EXPECT_EQ(harness.last_plan().logit_rows[1].position, 29);
+}
+
+TEST(SchedulerTest, BoundsPromptTokensByTheMeasuredTimeOfSteps) {
+  SchedulerHarness harness(SetupOf({.max_step_tokens = 512, .max_step_ms = 100}, 64));
+  harness.Add(RequestOf(500, 1));
+  harness.Step(std::chrono::milliseconds(128));
+  EXPECT_EQ(harness.last_plan().num_rows(), PrefillBudget::kFirstTokens);
+  harness.Step();
+  EXPECT_EQ(harness.last_plan().num_rows(), 50);  // 100 ms at 2 ms a token
+}
+
+TEST(SchedulerTest, KeepsRoomForPromptsBesideAFullSetOfDecodes) {
+  SchedulerHarness harness(SetupOf({.max_sequences = 64, .max_step_tokens = 20}, 64));
+  for (int i = 0; i < 10; ++i) harness.Add(RequestOf(1, 50, i));
+  harness.Step();
+  harness.Step();
+  EXPECT_EQ(harness.scheduler().num_running(), 4);
+  EXPECT_EQ(harness.scheduler().num_waiting(), 6);
+  EXPECT_EQ(harness.scheduler().num_waiting_tokens(), 6);
+}
+
+TEST(SchedulerTest, HigherPriorityStartsFirst) {
+  SchedulerHarness harness(SetupOf({.max_sequences = 1}, 64));
+  Request low = RequestOf(4, 2), high = RequestOf(4, 2);
+  low.priority = Priority::kLow;
+  high.priority = Priority::kHigh;
+  const SequenceId low_id = harness.Add(low, 0);
+  const SequenceId normal_id = harness.Add(RequestOf(4, 2), 1);
+  const SequenceId high_id = harness.Add(high, 2);
+  std::vector<SequenceId> order;
+  while (harness.Step()) {
+    const SequenceId now = harness.last_plan().span_sequences[0];
+    if (order.empty() || order.back() != now) order.push_back(now);
+  }
+  EXPECT_THAT(order, ElementsAre(high_id, normal_id, low_id));
+}
+
+TEST(SchedulerTest, LowPriorityDoesNotWaitForEver) {
+  SchedulerHarness harness(SetupOf({.max_sequences = 1}, 64));
+  Request low = RequestOf(4, 2), high = RequestOf(4, 2);
+  low.priority = Priority::kLow;
+  high.priority = Priority::kHigh;
+  const double delay = ToSeconds(Scheduler::kPriorityDelay);
+  const SequenceId low_id = harness.Add(low, 0);
+  harness.Add(high, 2 * delay + 1);
+  harness.Step();
+  EXPECT_THAT(harness.last_plan().span_sequences, ElementsAre(low_id));
+}
+
+TEST(SchedulerTest, PreemptsTheYoungestAndLosesNothing) {
+  // Eight blocks: each sequence grows from one block to five.
+  SchedulerHarness harness(SetupOf({}, 8));
+  const Request old_request = RequestOf(10, 70, 1), young_request = RequestOf(10, 70, 2);
+  const SequenceId old_id = harness.Add(old_request, 0);
+  const SequenceId young_id = harness.Add(young_request, 1);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(old_id).tokens, ExpectedTokens(old_request));
+  EXPECT_EQ(harness.of(young_id).tokens, ExpectedTokens(young_request));
+  EXPECT_EQ(harness.of(old_id).num_preemptions, 0);
+  EXPECT_EQ(harness.of(young_id).num_preemptions, 1);
+  EXPECT_EQ(harness.of(young_id).new_positions.size(), 79u);
+}
+
+TEST(SchedulerTest, PreemptsTheLowerPriorityThoughItCameFirst) {
+  SchedulerHarness harness(SetupOf({}, 8));
+  Request low = RequestOf(10, 70, 1);
+  low.priority = Priority::kLow;
+  const SequenceId low_id = harness.Add(low, 0);
+  const SequenceId normal_id = harness.Add(RequestOf(10, 70, 2), 1);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(low_id).num_preemptions, 1);
+  EXPECT_EQ(harness.of(normal_id).num_preemptions, 0);
+}
+
+TEST(SchedulerTest, ReportsEveryPromptTokenOnceUnderChunksAndPreemption) {
+  SchedulerHarness harness(SetupOf({.max_step_tokens = 19}, 9));
+  std::vector<Request> requests;
+  std::vector<SequenceId> ids;
+  for (int i = 0; i < 4; ++i) {
+    requests.push_back(RequestOf(50, 40, i));
+    requests.back().output.prompt_logprobs = 0;
+    ids.push_back(harness.Add(requests.back(), i));
+  }
+  harness.RunToTheEnd();
+  int32_t num_preemptions = 0;
+  for (int i = 0; i < 4; ++i) {
+    const std::vector<int32_t>& prompt = requests[i].prompt_ids;
+    EXPECT_EQ(harness.of(ids[i]).prompt_targets,
+              std::vector<int32_t>(prompt.begin() + 1, prompt.end()));
+    EXPECT_EQ(harness.of(ids[i]).tokens, ExpectedTokens(requests[i]));
+    num_preemptions += harness.of(ids[i]).num_preemptions;
+  }
+  EXPECT_GT(num_preemptions, 0) << "the case must preempt to mean something";
+}
+
+TEST(SchedulerTest, StopsByItsRules) {
+  const Request base = RequestOf(8, 10);
+  const std::vector<int32_t> expected = ExpectedTokens(base);
+  SchedulerSetup setup = SetupOf({}, 16);
+  setup.eos_token_ids = {expected[3]};
+  SchedulerHarness harness(setup);
+  Request ignores_eos = base, stops_on_token = base, stops_late = base;
+  ignores_eos.stop.ignore_eos = true;
+  stops_on_token.stop.token_ids = {expected[2]};
+  stops_late.stop.min_new_tokens = 4;  // the fourth may not be the end, and no fifth is eos
+  const SequenceId eos_id = harness.Add(base);
+  const SequenceId ignoring_id = harness.Add(ignores_eos);
+  const SequenceId token_id = harness.Add(stops_on_token);
+  const SequenceId late_id = harness.Add(stops_late);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(eos_id).finish_reason, FinishReason::kStopEos);
+  EXPECT_EQ(harness.of(eos_id).tokens.size(), 4u);
+  EXPECT_EQ(harness.of(ignoring_id).finish_reason, FinishReason::kLength);
+  EXPECT_EQ(harness.of(ignoring_id).tokens.size(), 10u);
+  EXPECT_EQ(harness.of(token_id).finish_reason, FinishReason::kStopToken);
+  EXPECT_EQ(harness.of(token_id).tokens.size(), 3u);
+  EXPECT_EQ(harness.of(late_id).finish_reason, FinishReason::kLength);
+}
+
+TEST(SchedulerTest, RemovesWaitingAndRunningSequencesAtOnce) {
+  SchedulerHarness harness(SetupOf({.max_sequences = 1}, 16));
+  const SequenceId running = harness.Add(RequestOf(40, 5), 0);
+  const SequenceId waiting = harness.Add(RequestOf(40, 5), 1);
+  harness.Step();
+  EXPECT_EQ(harness.scheduler().block_pool().num_used(), 3);
+  EXPECT_TRUE(harness.scheduler().Remove(running));
+  EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0);
+  EXPECT_TRUE(harness.scheduler().Remove(waiting));
+  EXPECT_FALSE(harness.scheduler().Remove(waiting));
+  EXPECT_TRUE(harness.scheduler().empty());
+  EXPECT_EQ(harness.scheduler().num_waiting_tokens(), 0);
+  EXPECT_EQ(harness.scheduler().CheckInvariants(), absl::OkStatus());
+  EXPECT_FALSE(harness.Step());
+}
+
+TEST(SchedulerTest, TakesOutWhatIsPastItsDeadlineWhereverItIs) {
+  SchedulerHarness harness(SetupOf({.max_sequences = 1}, 16));
+  Request early = RequestOf(40, 5), late = RequestOf(40, 5);
+  early.deadline = At(5);
+  late.deadline = At(9);
+  const SequenceId running = harness.Add(early, 0);
+  const SequenceId waiting = harness.Add(early, 1);
+  const SequenceId later = harness.Add(late, 2);
+  const SequenceId timeless = harness.Add(RequestOf(4, 5), 3);
+  harness.Step();
+  EXPECT_THAT(harness.scheduler().TakeExpired(At(4.9)), ElementsAre());
+  EXPECT_THAT(harness.scheduler().TakeExpired(At(5)), ElementsAre(running, waiting));
+  EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0);
+  EXPECT_THAT(harness.scheduler().TakeExpired(At(1000)), ElementsAre(later));
+  harness.RunToTheEnd();
+  EXPECT_TRUE(harness.of(timeless).ended);
+}
+
+TEST(SchedulerTest, AFailedStepEndsExactlyItsSequences) {
+  FakeWorkerOptions faults;
+  faults.before_step = [](int64_t n, const StepPlan&) {
+    return n == 1 ? absl::UnavailableError("rank 3 is gone") : absl::OkStatus();
+  };
+  SchedulerHarness harness(SetupOf({.max_sequences = 2}, 16), faults);
+  const Request request = RequestOf(8, 5);
+  const SequenceId a = harness.Add(request, 0), b = harness.Add(request, 1);
+  const SequenceId spared = harness.Add(request, 2);
+  harness.RunToTheEnd();
+  for (const SequenceId id : {a, b}) {
+    EXPECT_EQ(harness.of(id).status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(harness.of(id).status.message()), HasSubstr("rank 3 is gone"));
+    EXPECT_EQ(harness.of(id).tokens.size(), 1u);
+  }
+  EXPECT_EQ(harness.of(spared).tokens, ExpectedTokens(request));
+}
+
+TEST(SchedulerTest, AFailedRowEndsItsSequenceAlone) {
+  const Request bad = RequestOf(20, 5, 1), good = RequestOf(20, 5, 2);
+  FakeWorkerOptions faults;
+  faults.row_fails = [&](int32_t token_id, int32_t position) {
+    return position == 7 && token_id == bad.prompt_ids[7];
+  };
+  SchedulerHarness harness(SetupOf({}, 16), faults);
+  const SequenceId bad_id = harness.Add(bad), good_id = harness.Add(good);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(bad_id).status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(harness.of(bad_id).status.message()), HasSubstr("position 7"));
+  EXPECT_EQ(harness.of(good_id).tokens, ExpectedTokens(good));
+}
+
+TEST(SchedulerTest, AFailedSampleEndsItsSequenceAlone) {
+  Scheduler scheduler(SetupOf({}, 16));
+  scheduler.Add(1, std::make_shared<const Request>(RequestOf(4, 5)), At(0));
+  scheduler.Add(2, std::make_shared<const Request>(RequestOf(4, 5)), At(1));
+  const StepPlan& plan = scheduler.Plan();
+  ASSERT_EQ(plan.logit_rows.size(), 2u);
+  std::vector<RowSample> samples(2);
+  samples[1].failed = true;
+  const std::vector<uint8_t> row_failed(plan.num_rows(), 0);
+  const auto updates = scheduler.Commit({.samples = samples, .row_failed = row_failed});
+  EXPECT_TRUE(updates[0].status.ok());
+  EXPECT_EQ(updates[1].status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(scheduler.num_running(), 1);
+  EXPECT_EQ(scheduler.CheckInvariants(), absl::OkStatus());
+}
+
+// The promise behind everything: what a request yields depends on nothing but itself.
+TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
+  int64_t num_preemptions = 0;
+  for (uint32_t seed = 1; seed <= 60; ++seed) {
+    std::mt19937 random(seed);
+    const auto uniform = [&](int low, int high) {
+      return low + static_cast<int>(random() % static_cast<uint32_t>(high - low + 1));
+    };
+    SchedulerSetup setup = SetupOf(
+        {.max_sequences = uniform(1, 12), .max_step_tokens = uniform(1, 80), .max_step_ms = 10},
+        uniform(8, 24));
+    setup.block_tokens = uniform(1, 20);
+    const int most = static_cast<int>(setup.num_blocks) * setup.block_tokens;
+    SchedulerHarness harness(setup);
+    std::map<SequenceId, Request> requests;
+    std::set<SequenceId> removed;
+    for (int step = 0; step < 400 || !harness.scheduler().empty(); ++step) {
+      ASSERT_LT(step, 100000) << "seed " << seed;
+      if (step < 400 && requests.size() < 25 && uniform(0, 3) == 0) {
+        const int num_prompt_tokens = uniform(1, most - 1);
+        Request request =
+            RequestOf(num_prompt_tokens, uniform(1, std::min(60, most - num_prompt_tokens)), step);
+        request.priority = static_cast<Priority>(uniform(0, 2));
+        requests[harness.Add(request, step)] = request;
+      }
+      if (uniform(0, 30) == 0 && !requests.empty()) {
+        const SequenceId id = requests.begin()->first + uniform(0, 24);
+        if (harness.scheduler().Remove(id)) removed.insert(id);
+      }
+      harness.Step(std::chrono::microseconds(uniform(1, 20000)));
+      num_preemptions += harness.scheduler().num_preemptions();
+    }
+    for (const auto& [id, request] : requests) {
+      if (removed.count(id) > 0) continue;
+      EXPECT_EQ(harness.of(id).tokens, ExpectedTokens(request)) << "seed " << seed << " id " << id;
+      EXPECT_EQ(harness.of(id).finish_reason, FinishReason::kLength);
+    }
+    EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0) << "seed " << seed;
+  }
+  EXPECT_GT(num_preemptions, 100) << "the case must preempt to mean something";
+}
+
+TEST(SchedulerDeathTest, AbortsOnARequestThatCanNeverFit) {
+  Scheduler scheduler(SetupOf({}, 4));
+  EXPECT_DEATH(scheduler.Add(1, std::make_shared<const Request>(RequestOf(60, 5)), At(0)),
+               "65 tokens, limit 64");
+}
+
+}  // namespace
+}  // namespace gatehouse

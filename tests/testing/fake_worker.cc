@@ -1,0 +1,139 @@
+#include "tests/testing/fake_worker.h"
+
+#include <bit>
+#include <cmath>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "kernels/base/check.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+constexpr uint64_t kEmptyHash = 0x9e3779b97f4a7c15u;
+
+// SplitMix64's finaliser over the sum.
+uint64_t Extend(uint64_t hash, uint64_t value) {
+  uint64_t z = hash + 0x9e3779b97f4a7c15u * (value + 1);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+uint64_t HashOf(std::span<const int32_t> tokens) {
+  uint64_t hash = kEmptyHash;
+  for (const int32_t token : tokens) hash = Extend(hash, static_cast<uint64_t>(token));
+  return hash;
+}
+
+RowSample ChooseByHash(uint64_t hash, int32_t vocab_size, const RowSampling& sampling) {
+  if (sampling.temperature > 0) hash = Extend(hash, std::bit_cast<uint64_t>(sampling.uniform));
+  RowSample sample;
+  std::set<int32_t> banned;
+  for (const auto& [id, bias] : sampling.bias) {
+    if (std::isinf(bias)) banned.insert(id);
+  }
+  sample.failed = banned.size() >= static_cast<size_t>(vocab_size);
+  sample.token_id = static_cast<int32_t>(hash % static_cast<uint64_t>(vocab_size));
+  while (!sample.failed && banned.count(sample.token_id) > 0) {
+    sample.token_id = (sample.token_id + 1) % vocab_size;
+  }
+  if (sampling.forced_id >= 0) sample.token_id = sampling.forced_id;
+  if (sampling.num_top_logprobs < 0) return sample;
+  sample.logprob = -static_cast<float>((hash ^ static_cast<uint64_t>(sample.token_id)) % 1000) / 64;
+  for (int i = 0; i < sampling.num_top_logprobs; ++i) {
+    sample.top.push_back({static_cast<int32_t>((hash + i) % vocab_size), -static_cast<float>(i)});
+  }
+  return sample;
+}
+
+}  // namespace
+
+FakeWorker::FakeWorker(FakeWorkerOptions options)
+    : options_(std::move(options)),
+      cache_(static_cast<size_t>(options_.num_blocks) * options_.block_tokens) {}
+
+absl::StatusOr<StepResult> FakeWorker::Run(const StepPlan& plan,
+                                           std::span<const RowSampling> sampling) {
+  GATEHOUSE_CHECK(sampling.size() == plan.logit_rows.size());
+  if (options_.before_step) {
+    GATEHOUSE_RETURN_IF_ERROR(options_.before_step(num_steps_++, plan));
+  }
+  if (options_.step_duration > Duration::zero()) {
+    std::this_thread::sleep_for(options_.step_duration);
+  }
+  StepResult result;
+  std::vector<uint64_t> row_hashes;
+  for (const SequenceSpan& span : plan.spans) {
+    for (int32_t i = 0; i < span.num_rows; ++i) {
+      const int32_t position = span.first_position + i;
+      const int32_t token_id = plan.token_ids[span.first_row + i];
+      GATEHOUSE_CHECK(plan.positions[span.first_row + i] == position);
+      uint64_t before = kEmptyHash;
+      if (position > 0) {
+        const Slot& previous = SlotOf(span, position - 1);
+        GATEHOUSE_CHECK(previous.position == position - 1)
+            << "the cache holds position " << previous.position << " for " << position - 1;
+        before = previous.hash;
+      }
+      SlotOf(span, position) = {Extend(before, static_cast<uint64_t>(token_id)), position};
+      row_hashes.push_back(SlotOf(span, position).hash);
+      result.row_failed.push_back(options_.row_fails && options_.row_fails(token_id, position));
+    }
+  }
+  for (size_t i = 0; i < sampling.size(); ++i) {
+    result.samples.push_back(
+        ChooseByHash(row_hashes[plan.logit_rows[i].row], options_.vocab_size, sampling[i]));
+  }
+  AddRoutes(row_hashes, result);
+  return result;
+}
+
+RowSample FakeWorker::Choose(std::span<const int32_t> tokens, int32_t vocab_size,
+                             const RowSampling& sampling) {
+  return ChooseByHash(HashOf(tokens), vocab_size, sampling);
+}
+
+int32_t FakeWorker::FirstExpert(std::span<const int32_t> tokens, int num_experts) {
+  return static_cast<int32_t>(HashOf(tokens) % static_cast<uint64_t>(num_experts));
+}
+
+FakeWorker::Slot& FakeWorker::SlotOf(const SequenceSpan& span, int32_t position) {
+  const auto block_idx = static_cast<size_t>(position / options_.block_tokens);
+  GATEHOUSE_CHECK(block_idx < span.block_ids.size()) << "no block for position " << position;
+  const int32_t block_id = span.block_ids[block_idx];
+  GATEHOUSE_CHECK(block_id >= 0 && block_id < options_.num_blocks) << "block " << block_id;
+  return cache_[static_cast<size_t>(block_id) * options_.block_tokens +
+                position % options_.block_tokens];
+}
+
+void FakeWorker::AddRoutes(std::span<const uint64_t> row_hashes, StepResult& result) const {
+  for (int layer = 0; layer < options_.num_moe_layers; ++layer) {
+    RoutePlan route;
+    route.num_rows = static_cast<int>(row_hashes.size());
+    route.num_experts = options_.num_experts;
+    route.top_k = options_.top_k;
+    std::vector<std::vector<int32_t>> rows_of_expert(options_.num_experts);
+    route.token_begin.push_back(0);
+    for (int row = 0; row < route.num_rows; ++row) {
+      const auto first = static_cast<int>(row_hashes[row] % options_.num_experts);
+      for (int slot = 0; slot < options_.top_k; ++slot) {
+        const int expert = (first + layer + slot) % options_.num_experts;
+        route.slot_experts.push_back(expert);
+        route.slot_weights.push_back(1.0f / static_cast<float>(options_.top_k));
+        rows_of_expert[expert].push_back(row);
+      }
+      route.token_begin.push_back((row + 1) * options_.top_k);
+    }
+    route.expert_begin.push_back(0);
+    for (const std::vector<int32_t>& rows : rows_of_expert) {
+      route.row_ids.insert(route.row_ids.end(), rows.begin(), rows.end());
+      route.expert_begin.push_back(static_cast<int32_t>(route.row_ids.size()));
+    }
+    result.routes.push_back(std::move(route));
+  }
+}
+
+}  // namespace gatehouse

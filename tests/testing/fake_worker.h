@@ -1,0 +1,61 @@
+// A worker that computes nothing: a row's token is a hash of all tokens up to it, read back through
+// the block tables as attention reads keys. So a wrong table, a lost token or a block with two
+// owners changes the output, and Choose() says without any engine what the output must be.
+//
+// Owned by the engine or by a test; one thread at a time calls Run, which honours forced_id, -inf
+// bias, temperature (then `uniform` counts) and num_top_logprobs.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/scheduler/step_plan.h"
+#include "engine/worker.h"
+#include "kernels/base/clock.h"
+
+namespace gatehouse {
+
+struct FakeWorkerOptions {
+  int32_t num_blocks = 0;
+  int32_t block_tokens = 16;
+  int32_t vocab_size = 1000;
+  int num_moe_layers = 0;
+  int num_experts = 8;
+  int top_k = 2;
+  Duration step_duration{};  // Run sleeps for it
+  // Called at the start of the n-th Run, from 0, with its plan; an error is what Run returns.
+  std::function<absl::Status(int64_t n, const StepPlan& plan)> before_step;
+  // True marks the row failed.
+  std::function<bool(int32_t token_id, int32_t position)> row_fails;
+};
+
+class FakeWorker final : public Worker {
+ public:
+  explicit FakeWorker(FakeWorkerOptions options);
+  absl::StatusOr<StepResult> Run(const StepPlan& plan,
+                                 std::span<const RowSampling> sampling) override;
+
+  // What Run chooses after `tokens`.
+  static RowSample Choose(std::span<const int32_t> tokens, int32_t vocab_size,
+                          const RowSampling& sampling);
+  // The first expert of the row of the last of `tokens`: slot s of MoE layer l holds
+  // (this + l + s) % num_experts.
+  static int32_t FirstExpert(std::span<const int32_t> tokens, int num_experts);
+
+ private:
+  struct Slot {
+    uint64_t hash = 0;      // of the tokens up to here
+    int32_t position = -1;  // that was written here last
+  };
+  Slot& SlotOf(const SequenceSpan& span, int32_t position);
+  void AddRoutes(std::span<const uint64_t> row_hashes, StepResult& result) const;
+
+  const FakeWorkerOptions options_;
+  std::vector<Slot> cache_;  // [num_blocks * block_tokens]
+  int64_t num_steps_ = 0;
+};
+
+}  // namespace gatehouse
