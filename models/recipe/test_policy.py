@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The worked example of the routing notes and conservation checks, for curve.Policy."""
 
 import torch, math, curve

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Who may include whom: the table of docs/ARCHITECTURE.md, checked. Prints each arrow that is not in it.
+
+A file belongs to the longest prefix of MODULES that its path starts with. Its own module and kernels/base are always
+allowed; tests may include everything.
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+MODULES = {  # path prefix -> module
+    "kernels/base/": "base",
+    "kernels/": "kernels",
+    "kernels/cpu/": "cpu",
+    "kernels/reference/": "reference",
+    "kernels/backends_cpu.cc": "backend list",
+    "engine/request/": "request",
+    "engine/tokenizer/": "tokenizer",
+    "engine/cache/": "cache",
+    "engine/cache/block_pool": "block pool",
+    "engine/scheduler/": "scheduler",
+    "engine/scheduler/step_plan": "step plan",
+    "engine/moe/": "moe",
+    "engine/moe/route_plan": "route plan",
+    "engine/model/": "model",
+    "engine/sampling/": "sampling",
+    "engine/worker": "worker",
+    "engine/local_worker": "worker",
+    "engine/memory_plan": "memory plan",
+    "engine/": "engine",
+    "engine/step_stats": "engine api",
+    "engine/engine.h": "engine api",
+    "engine/engine_config": "engine config",
+    "server/": "server",
+    "client/": "client",
+    "gatehouse/v1/": "proto",
+}
+
+ALLOWED = {  # module -> modules it may include, besides itself and base
+    "base": [],
+    "kernels": [],
+    "cpu": ["kernels"],
+    "reference": ["kernels"],
+    "backend list": ["kernels", "cpu"],
+    "request": ["kernels"],
+    "tokenizer": ["kernels"],
+    "block pool": ["kernels"],
+    "cache": ["kernels", "block pool"],
+    "step plan": ["kernels"],
+    "engine config": ["kernels", "request"],
+    "scheduler": ["block pool", "request", "step plan", "kernels", "engine config"],
+    "route plan": ["kernels"],
+    "moe": ["kernels", "route plan"],
+    "model": ["kernels", "moe", "route plan", "cache", "step plan", "request"],
+    "sampling": ["kernels", "request"],
+    "memory plan": ["kernels", "model", "cache", "engine config"],
+    "worker": ["kernels", "model", "moe", "route plan", "cache", "block pool", "sampling", "step plan", "engine config",
+               "memory plan"],
+    "engine api": ["kernels", "request", "tokenizer", "model", "engine config", "memory plan", "route plan"],
+    "engine": ["engine api", "engine config", "memory plan", "kernels", "request", "tokenizer", "scheduler", "step plan", "block pool", "cache", "moe",
+               "route plan", "model", "sampling", "worker"],
+    "server": ["engine api", "engine config", "request", "tokenizer", "kernels", "proto"],
+    "client": ["proto"],
+    "proto": [],
+}
+
+# Only the server and the client know gRPC and protobuf; only the server knows Prometheus.
+FOREIGN = {"grpcpp/": ["server", "client"], "google/": ["server", "client"], "prometheus/": ["server"]}
+
+
+def longest_prefix(path, table):
+    return table[max((p for p in table if path.startswith(p)), key=len)] if any(map(path.startswith, table)) else None
+
+
+def problems_of(path):
+    module = longest_prefix(path, MODULES)
+    for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
+        include = re.match(r'#include\s+[<"]([^>"]+)[>"]', line)
+        if not include:
+            continue
+        target = longest_prefix(include[1], MODULES)
+        if target and target not in (module, "base", *ALLOWED[module]):
+            yield f"{path}:{number}: {module} may not include {include[1]} ({target})"
+        owners = longest_prefix(include[1], FOREIGN)
+        if owners and module not in owners:
+            yield f"{path}:{number}: {module} may not include {include[1]}; only {' and '.join(owners)} may"
+
+
+def main():
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "engine", "kernels", "server", "client"],
+                            capture_output=True, text=True, check=True).stdout.splitlines()
+    files = [path for path in listed if path.endswith((".h", ".cc")) and (ROOT / path).exists()]
+    problems = [problem for path in files for problem in problems_of(path)]
+    print("\n".join(problems + [f"{len(files)} files, {len(problems)} forbidden includes"]))
+    return 1 if problems or not files else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
