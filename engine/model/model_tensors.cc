@@ -95,13 +95,21 @@ void ForEachTensor(const ModelConfig& config, const Visit& visit) {
   if (!config.tie_word_embeddings) visit(names.lm_head, table);
 }
 
-absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& config) {
+absl::StatusOr<TensorViews> FindTensors(const Checkpoint& checkpoint, const ModelConfig& config) {
+  TensorViews views;
   absl::Status status;
   ForEachTensor(config, [&](const std::string& name, TensorShape shape) {
-    if (status.ok()) status = FindTensor(checkpoint, name, shape).status();
+    if (!status.ok()) return;
+    const absl::StatusOr<WeightView> view = FindTensor(checkpoint, name, shape);
+    if (view.ok()) {
+      views.emplace(name, *view);
+    } else {
+      status = view.status();
+    }
   });
   GATEHOUSE_RETURN_IF_ERROR(status);
-  return CheckTied(checkpoint, config);
+  GATEHOUSE_RETURN_IF_ERROR(CheckTied(checkpoint, config));
+  return views;
 }
 
 std::vector<std::string> UnusedTensors(const Checkpoint& checkpoint, const ModelConfig& config) {

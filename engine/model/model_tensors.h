@@ -4,10 +4,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/model_config.h"
 
@@ -22,9 +23,12 @@ struct TensorShape {
 void ForEachTensor(const ModelConfig& config,
                    const std::function<void(const std::string& name, TensorShape shape)>& visit);
 
-// Every tensor is there with its shape and a usable dtype; an output matrix beside tied embeddings
-// equals them. The first problem, as Checkpoint words it.
-absl::Status CheckTensors(const Checkpoint& checkpoint, const ModelConfig& config);
+using TensorViews = std::map<std::string, WeightView, std::less<>>;
+
+// Every tensor of the model, each there with its shape and a usable dtype; an output matrix beside
+// tied embeddings equals them. Else the first problem, as Checkpoint words it. The views live as
+// long as the checkpoint.
+absl::StatusOr<TensorViews> FindTensors(const Checkpoint& checkpoint, const ModelConfig& config);
 
 // Tensors that the model does not use, ascending. Ignored with a warning, as transformers does:
 // published files hold leftovers (rotary inv_freq, heads for multi-token prediction).

@@ -1,0 +1,71 @@
+// A checkpoint's tensors by the part they play, and the format each will be packed in: what memory
+// is planned from and weights are loaded from.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/model/model_config.h"
+#include "engine/model/model_tensors.h"
+#include "kernels/backend.h"
+#include "kernels/weight_format.h"
+
+namespace gatehouse {
+
+struct NamedTensor {
+  std::string name;  // empty: the model has no such tensor
+  WeightView view;
+};
+struct ExpertTensors {
+  NamedTensor gate, up, down;
+};
+struct LayerTensors {
+  NamedTensor attention_norm, q, k, v, o;
+  NamedTensor q_bias, k_bias, v_bias, o_bias;
+  NamedTensor q_norm, k_norm;
+  NamedTensor ffn_norm;
+  NamedTensor router;                  // empty: a dense layer
+  std::vector<ExpertTensors> experts;  // of a dense layer one
+  bool is_moe() const { return !router.name.empty(); }
+};
+struct ModelTensors {
+  NamedTensor embedding, final_norm, head;  // head is the embedding where they are tied
+  std::vector<LayerTensors> layers;
+};
+
+// `views` are those of FindTensors for the same config; the result points where they point.
+ModelTensors GroupTensors(const ModelConfig& config, const TensorViews& views);
+
+// Absent: each matrix keeps what its file holds, without loss.
+struct WeightFormats {
+  std::optional<WeightFormat> experts;
+  std::optional<WeightFormat> dense;
+};
+// One format for matrices that are packed together: f32 as soon as one of them needs it.
+WeightFormat FormatOf(std::initializer_list<const NamedTensor*> tensors,
+                      std::optional<WeightFormat> wanted);
+WeightFormat FormatOfExperts(const LayerTensors& layer, const WeightFormats& formats);
+// The router decides, so it is never rounded.
+inline WeightFormat FormatOfRouter(const LayerTensors& layer) {
+  return FormatOf({&layer.router}, std::nullopt);
+}
+
+struct WeightBytes {
+  int64_t experts = 0;  // routed experts of all layers
+  int64_t dense = 0;    // everything else, the mapped embedding table counted
+};
+// What loading will take of `backend`.
+WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& formats,
+                           const Backend& backend);
+
+// The formats in force, for people: "bf16", or "f32+bf16" where a model mixes them.
+struct WeightFormatNames {
+  std::string experts;
+  std::string dense;
+};
+WeightFormatNames NameFormats(const ModelTensors& tensors, const WeightFormats& formats);
+
+}  // namespace gatehouse

@@ -1,0 +1,152 @@
+#include "engine/model/weight_loader.h"
+
+#include <cmath>
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, const WeightFormats& formats, Backend& backend)
+      : checkpoint_(checkpoint), formats_(formats), backend_(backend) {}
+
+  // Vectors one after another as f32. Those that the model lacks count nothing; a list of none
+  // gives an empty buffer.
+  absl::StatusOr<Buffer> Vectors(std::initializer_list<const NamedTensor*> parts) {
+    std::vector<float> values;
+    for (const NamedTensor* part : parts) {
+      if (part->name.empty()) continue;
+      GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(part->name));
+      for (int64_t i = 0; i < part->view.num_cols; ++i) values.push_back(part->view.at(0, i));
+    }
+    if (values.empty()) return Buffer();
+    return Upload(values);
+  }
+
+  absl::StatusOr<Buffer> Upload(const std::vector<float>& values) {
+    const size_t num_bytes = values.size() * sizeof(float);
+    GATEHOUSE_ASSIGN_OR_RETURN(Buffer buffer, backend_.Allocate(num_bytes));
+    backend_.CopyFromHost(buffer.as<void>(), values.data(), num_bytes);
+    return buffer;
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> Stacked(
+      std::initializer_list<const NamedTensor*> parts, WeightFormat format) {
+    std::vector<WeightView> views;
+    for (const NamedTensor* part : parts) {
+      GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(part->name));
+      views.push_back(part->view);
+    }
+    return backend_.PackMatrix(views, format);
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> Dense(
+      std::initializer_list<const NamedTensor*> parts) {
+    return Stacked(parts, FormatOf(parts, formats_.dense));
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedExperts>> Experts(const LayerTensors& layer) {
+    std::vector<ExpertSource> sources;
+    for (const ExpertTensors& expert : layer.experts) {
+      for (const NamedTensor* part : {&expert.gate, &expert.up, &expert.down}) {
+        GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(part->name));
+      }
+      sources.push_back({expert.gate.view, expert.up.view, expert.down.view});
+    }
+    return backend_.PackExperts(sources, FormatOfExperts(layer, formats_));
+  }
+
+  absl::StatusOr<AttentionWeights> Attention(const LayerTensors& layer) {
+    AttentionWeights weights;
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.input_norm, Vectors({&layer.attention_norm}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.qkv, Dense({&layer.q, &layer.k, &layer.v}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.qkv_bias,
+                               Vectors({&layer.q_bias, &layer.k_bias, &layer.v_bias}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.q_norm, Vectors({&layer.q_norm}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.k_norm, Vectors({&layer.k_norm}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.output, Dense({&layer.o}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.output_bias, Vectors({&layer.o_bias}));
+    return weights;
+  }
+
+  absl::StatusOr<std::variant<MoeLayer, DenseMlp>> FeedForward(const MoeConfig& moe,
+                                                               const LayerTensors& layer) {
+    GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> experts, Experts(layer));
+    if (!layer.is_moe()) return DenseMlp(backend_, std::move(experts));
+    GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> router,
+                               Stacked({&layer.router}, FormatOfRouter(layer)));
+    const GateOptions options{.score = moe.score,
+                              .num_experts = moe.num_experts,
+                              .top_k = moe.top_k,
+                              .renormalise = moe.renormalise};
+    return MoeLayer(backend_, Gate(backend_, options, std::move(router)),
+                    gatehouse::Experts(backend_, std::move(experts)));
+  }
+
+ private:
+  const Checkpoint& checkpoint_;
+  const WeightFormats& formats_;
+  Backend& backend_;
+};
+
+// Angles in f32 as transformers computes them; cos and sin in double and then rounded, so that they
+// do not depend on the host's float libm.
+std::vector<float> RopeTableValues(const RopeConfig& config, int64_t num_positions) {
+  const RopeFrequencies rope = ComputeRopeFrequencies(config);
+  const auto factor = static_cast<float>(rope.attention_factor);
+  const auto half = static_cast<int64_t>(rope.inv_freq.size());
+  std::vector<float> table(num_positions * 2 * half);
+  for (int64_t position = 0; position < num_positions; ++position) {
+    float* row = table.data() + position * 2 * half;
+    for (int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(position) * rope.inv_freq[i];
+      row[i] = static_cast<float>(std::cos(double{angle})) * factor;
+      row[half + i] = static_cast<float>(std::sin(double{angle})) * factor;
+    }
+  }
+  return table;
+}
+
+}  // namespace
+
+AttentionOptions AttentionOptionsOf(const ModelConfig& config) {
+  return {.num_heads = config.attention.num_heads,
+          .num_kv_heads = config.attention.num_kv_heads,
+          .head_dim = config.attention.head_dim,
+          .norm_eps = config.norm_eps,
+          .scale = config.attention.scale};
+}
+
+absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
+                                               std::shared_ptr<const Checkpoint> checkpoint,
+                                               const ModelTensors& tensors,
+                                               const WeightFormats& formats, int64_t num_positions,
+                                               Backend& backend) {
+  Loader load(*checkpoint, formats, backend);
+  TransformerWeights weights;
+  for (const LayerTensors& layer : tensors.layers) {
+    GATEHOUSE_ASSIGN_OR_RETURN(AttentionWeights attention, load.Attention(layer));
+    GATEHOUSE_ASSIGN_OR_RETURN(Buffer ffn_norm, load.Vectors({&layer.ffn_norm}));
+    GATEHOUSE_ASSIGN_OR_RETURN(auto ffn, load.FeedForward(config.moe, layer));
+    weights.layers.push_back(
+        {AttentionLayer(backend, AttentionOptionsOf(config), std::move(attention)),
+         std::move(ffn_norm), std::move(ffn)});
+    checkpoint->DropPages();  // packed: the file's copy need not stay in memory beside it
+  }
+  GATEHOUSE_ASSIGN_OR_RETURN(weights.final_norm, load.Vectors({&tensors.final_norm}));
+  GATEHOUSE_ASSIGN_OR_RETURN(weights.head, load.Dense({&tensors.head}));
+  GATEHOUSE_RETURN_IF_ERROR(checkpoint->CheckFinite(tensors.embedding.name));
+  checkpoint->DropPages();
+  GATEHOUSE_ASSIGN_OR_RETURN(weights.rope_table,
+                             load.Upload(RopeTableValues(config.attention.rope, num_positions)));
+  weights.embedding = tensors.embedding.view;
+  weights.mapping = std::move(checkpoint);
+  return weights;
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,25 @@
+// Reads a checkpoint's tensors, checks their values and packs them on a back end.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/layer_tensors.h"
+#include "engine/model/model_config.h"
+#include "engine/model/transformer.h"
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+// FAILED_PRECONDITION for values that are not finite; RESOURCE_EXHAUSTED when memory cannot be had.
+// The result keeps `checkpoint`, where the embedding table stays.
+absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
+                                               std::shared_ptr<const Checkpoint> checkpoint,
+                                               const ModelTensors& tensors,
+                                               const WeightFormats& formats, int64_t num_positions,
+                                               Backend& backend);
+
+AttentionOptions AttentionOptionsOf(const ModelConfig& config);
+
+}  // namespace gatehouse
