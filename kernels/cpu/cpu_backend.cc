@@ -8,6 +8,7 @@
 #include "kernels/cpu/isa_list.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
 
@@ -49,6 +50,7 @@ size_t CpuBackend::PackedExpertsBytes(int num_experts, int64_t hidden_size,
 }
 
 void CpuBackend::BeginStep(const BatchLayout& layout) {
+  CheckLayout(layout);
   layout_ = layout;
   step_status_ = absl::OkStatus();
 }

@@ -8,13 +8,19 @@
 // The files isa_*.cc include this one, so it includes nothing with inline functions.
 #pragma once
 
+#include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/gemm_tiles.h"
+#include "kernels/cpu/row_tiles.h"
+#include "kernels/cpu/sample_tiles.h"
 
 namespace gatehouse::cpu {
 
 struct IsaKernels {
   const char* name;  // what BackendOptions.isa says
   GemmKernels gemm;
+  AttentionKernels attention;
+  RowKernels row;
+  SampleKernels sample;
 };
 
 const IsaKernels& Avx2Kernels();  // x86-64 only

@@ -113,10 +113,9 @@ std::vector<float> AdjustedLogits(std::span<const float> logits, const RowSampli
   std::vector<float> adjusted(logits.begin(), logits.end());
   for (const int32_t id : row.repeated_ids) {
     float& z = adjusted[id];
-    z = z > 0 ? z / row.repetition_penalty : z * row.repetition_penalty;
+    z = std::min(z > 0 ? z / row.repetition_penalty : z * row.repetition_penalty, kLargest);
   }
-  for (const auto& [id, bias] : row.bias) adjusted[id] += bias;
-  for (float& z : adjusted) z = std::min(z, kLargest);
+  for (const auto& [id, bias] : row.bias) adjusted[id] = std::min(adjusted[id] + bias, kLargest);
   if (!row.allowed_ids.empty()) {
     std::vector<bool> allowed(logits.size());
     for (const int32_t id : row.allowed_ids) allowed[id] = true;

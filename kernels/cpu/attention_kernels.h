@@ -1,0 +1,269 @@
+// Attention with a running softmax. For each step of 64 keys, and within it for each tile of up to
+// six query vectors:
+//   scores   lanes are keys; one chain of fused multiply-adds over the channels, ascending
+//   softmax  m' = max(m, scores); p = exp(score - m'); f = exp(m - m'); l = l f + p
+//   values   lanes are channels; sums = sums f, then one chain over the keys, ascending
+// A query's chains do not know which tile or unit it stands in, so neither do its bits. Keys behind
+// a query's position may hold anything: their lanes are overwritten before they meet other lanes,
+// and their values are not read. Included, after the header of V, by the files isa_*.cc only.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/vec_math.h"
+
+namespace gatehouse::cpu {
+namespace {
+
+constexpr int kGroupsPerStep = kKeysPerStep / 8;
+
+// One step's keys and values, by groups of eight tokens; a group lies in one block.
+struct KeyStep {
+  const float* keys[kGroupsPerStep];    // channel d of group g's keys: keys[g] + d * key_stride
+  const float* values[kGroupsPerStep];  // token t of group g: values[g] + t * value_stride
+  int64_t key_stride, value_stride;
+  int head_dim;
+};
+
+// The running state of some queries; the arrays lie in the unit's scratch.
+struct QueryTile {
+  const float* q;                                // [head_dim][number of queries], scaled
+  float* sums;                                   // [queries][value_stride]
+  float* totals;                                 // [queries][8]: l, in lanes by key mod 8
+  float* maxima;                                 // [queries]
+  float scores[kMaxTileQueries * kKeysPerStep];  // then p
+  float factors[kMaxTileQueries];
+};
+
+// Scores of kGroups groups of keys from `group` on.
+template <typename V, int kQueries, int kGroups>
+inline void ScoreGroups(const KeyStep& step, int group, QueryTile& tile) {
+  V sums[kQueries][kGroups];
+  const float* keys[kGroups];
+  for (int g = 0; g < kGroups; ++g) {
+    keys[g] = step.keys[group + g];
+    for (int i = 0; i < kQueries; ++i) sums[i][g] = V::Zero();
+  }
+  const float* q = tile.q;
+  for (int d = 0; d < step.head_dim; ++d, q += kQueries) {
+    V key[kGroups];
+    for (int g = 0; g < kGroups; ++g) key[g] = V::Load(keys[g] + d * step.key_stride);
+    for (int i = 0; i < kQueries; ++i) {
+      const V channel = V::Broadcast(q[i]);
+      for (int g = 0; g < kGroups; ++g) sums[i][g] = Fma(channel, key[g], sums[i][g]);
+    }
+  }
+  for (int i = 0; i < kQueries; ++i) {
+    for (int g = 0; g < kGroups; ++g) {
+      sums[i][g].Store(tile.scores + i * kKeysPerStep + (group + g) * 8);
+    }
+  }
+}
+
+// As many groups at once as leave the sums in registers, then by halves.
+template <typename V, int kQueries, int kGroups>
+inline void Score(const KeyStep& step, int group, int num_groups, QueryTile& tile) {
+  for (; group + kGroups <= num_groups; group += kGroups) {
+    ScoreGroups<V, kQueries, kGroups>(step, group, tile);
+  }
+  if constexpr (kGroups > 1) Score<V, kQueries, kGroups / 2>(step, group, num_groups, tile);
+}
+
+// Turns query i's scores of num_keys keys into p and brings m, l and f up to date.
+template <typename V>
+inline void SoftmaxStep(QueryTile& tile, int i, int num_keys) {
+  float* p = tile.scores + i * kKeysPerStep;
+  const int num_groups = (num_keys + 7) / 8;
+  for (int t = num_keys; t < num_groups * 8; ++t) p[t] = -3.4e38f;
+  V largest = V::Load(p);
+  for (int g = 1; g < num_groups; ++g) largest = Max(largest, V::Load(p + g * 8));
+  const float step_maximum = ReduceMax(largest), before = tile.maxima[i];
+  const float maximum = step_maximum > before ? step_maximum : before;
+  float factor[8];
+  Exp(V::Broadcast(before - maximum)).Store(factor);
+  for (int g = 0; g < num_groups; ++g) {
+    Exp(Sub(V::Load(p + g * 8), V::Broadcast(maximum))).Store(p + g * 8);
+  }
+  for (int t = num_keys; t < num_groups * 8; ++t) p[t] = 0;
+  V total = Mul(V::Load(tile.totals + i * 8), V::Broadcast(factor[0]));
+  for (int g = 0; g < num_groups; ++g) total = Add(total, V::Load(p + g * 8));
+  total.Store(tile.totals + i * 8);
+  tile.maxima[i] = maximum;
+  tile.factors[i] = factor[0];
+}
+
+struct KeyRange {
+  int begin, end;  // within the step
+};
+
+// Adds p times the values of a range of keys to kCols * 8 channels of queries [i0, i0 + kQueries).
+template <typename V, int kQueries, int kCols>
+inline void AddValueColumns(const KeyStep& step, KeyRange range, bool rescale, QueryTile& tile,
+                            int i0, int col) {
+  V sums[kQueries][kCols];
+  float* out = tile.sums + i0 * step.value_stride + col * 8;
+  for (int i = 0; i < kQueries; ++i) {
+    const V factor = V::Broadcast(rescale ? tile.factors[i0 + i] : 1.0f);
+    for (int c = 0; c < kCols; ++c) {
+      sums[i][c] = Mul(V::Load(out + i * step.value_stride + c * 8), factor);
+    }
+  }
+  const float* p = tile.scores + i0 * kKeysPerStep;
+  for (int t = range.begin; t < range.end; ++t) {
+    const float* row = step.values[t / 8] + t % 8 * step.value_stride + col * 8;
+    V value[kCols];
+    for (int c = 0; c < kCols; ++c) value[c] = V::Load(row + c * 8);
+    for (int i = 0; i < kQueries; ++i) {
+      const V weight = V::Broadcast(p[i * kKeysPerStep + t]);
+      for (int c = 0; c < kCols; ++c) sums[i][c] = Fma(weight, value[c], sums[i][c]);
+    }
+  }
+  for (int i = 0; i < kQueries; ++i) {
+    for (int c = 0; c < kCols; ++c) sums[i][c].Store(out + i * step.value_stride + c * 8);
+  }
+}
+
+template <typename V, int kQueries, int kCols>
+inline void AddValues(const KeyStep& step, KeyRange range, bool rescale, QueryTile& tile, int i0,
+                      int col = 0) {
+  const int num_cols = static_cast<int>(step.value_stride / 8);
+  for (; col + kCols <= num_cols; col += kCols) {
+    AddValueColumns<V, kQueries, kCols>(step, range, rescale, tile, i0, col);
+  }
+  if constexpr (kCols > 1) {
+    AddValues<V, kQueries, kCols / 2>(step, range, rescale, tile, i0, col);
+  }
+}
+
+// Registers of sums a query may have: 8 chains at least hide the latency, 12 fit beside the rest.
+constexpr int RegistersPerQuery(int num_queries) {
+  return num_queries == 1 ? 8 : num_queries <= 3 ? 4 : 2;
+}
+
+// One step of one tile. num_keys[i] of the step's keys are seen by query i: ascending, the last
+// >= 1.
+template <typename V, int kQueries>
+void TileStep(const KeyStep& step, const int* num_keys, QueryTile& tile) {
+  constexpr int kRegisters = RegistersPerQuery(kQueries);
+  Score<V, kQueries, kRegisters>(step, 0, (num_keys[kQueries - 1] + 7) / 8, tile);
+  for (int i = 0; i < kQueries; ++i) {
+    tile.factors[i] = 1;
+    if (num_keys[i] > 0) SoftmaxStep<V>(tile, i, num_keys[i]);
+  }
+  AddValues<V, kQueries, kRegisters>(step, {0, num_keys[0]}, true, tile, 0);
+  // On the diagonal later queries see more keys than the first.
+  for (int i = 1; i < kQueries; ++i) {
+    if (num_keys[i] > num_keys[0]) {
+      AddValues<V, 1, RegistersPerQuery(1)>(step, {num_keys[0], num_keys[i]}, false, tile, i);
+    }
+  }
+}
+
+template <typename V>
+using TileStepFn = void (*)(const KeyStep& step, const int* num_keys, QueryTile& tile);
+
+template <typename V>
+constexpr TileStepFn<V> kTileSteps[kMaxTileQueries] = {
+    TileStep<V, 1>, TileStep<V, 2>, TileStep<V, 3>, TileStep<V, 4>, TileStep<V, 5>, TileStep<V, 6>};
+
+inline KeyStep FindKeyStep(const AttentionUnit& unit, int64_t first_key, int num_keys) {
+  KeyStep step;
+  step.key_stride = unit.block_tokens;
+  step.value_stride = (unit.head_dim + 7) / 8 * 8;
+  step.head_dim = unit.head_dim;
+  for (int g = 0; g * 8 < num_keys; ++g) {
+    const int64_t position = first_key + g * 8;
+    const int64_t block = unit.block_ids[position / unit.block_tokens] * unit.block_stride;
+    const int64_t token = position % unit.block_tokens;
+    step.keys[g] = unit.keys + block + token;
+    step.values[g] = unit.values + block + token * step.value_stride;
+  }
+  return step;
+}
+
+// How many keys query i of the unit sees.
+inline int64_t NumKeys(const AttentionUnit& unit, int i) {
+  return unit.first_position + (unit.first_query + i) / unit.heads_per_kv + 1;
+}
+
+// Tiles of nearly equal size: a tile of one query reads all keys for itself.
+struct TileSplit {
+  explicit TileSplit(int num_queries)
+      : num_queries(num_queries),
+        num_tiles((num_queries + kMaxTileQueries - 1) / kMaxTileQueries) {}
+  int begin(int tile) const { return num_queries * tile / num_tiles; }
+  int num_queries, num_tiles;
+};
+
+// Scaled queries, transposed by tile so that a channel of all of them lies together.
+inline void PackQueries(const AttentionUnit& unit, const TileSplit& split, float* packed) {
+  for (int tile = 0; tile < split.num_tiles; ++tile) {
+    const int begin = split.begin(tile), count = split.begin(tile + 1) - begin;
+    for (int i = 0; i < count; ++i) {
+      const int query = unit.first_query + begin + i;
+      const float* q = unit.q + query / unit.heads_per_kv * unit.q_stride +
+                       int64_t{query % unit.heads_per_kv} * unit.head_dim;
+      for (int d = 0; d < unit.head_dim; ++d) {
+        packed[begin * unit.head_dim + d * count + i] = q[d] * unit.scale;
+      }
+    }
+  }
+}
+
+template <typename V>
+void StoreQuery(const AttentionUnit& unit, int i, const float* sums, const float* totals) {
+  const int query = unit.first_query + i;
+  float* out = unit.out + query / unit.heads_per_kv * unit.out_stride +
+               int64_t{query % unit.heads_per_kv} * unit.head_dim;
+  const V total = V::Broadcast(ReduceAdd(V::Load(totals)));
+  for (int d = 0; d < unit.head_dim; d += 8) {
+    const int count = unit.head_dim - d < 8 ? unit.head_dim - d : 8;
+    Div(V::Load(sums + d), total).StoreFirst(out + d, count);
+  }
+}
+
+template <typename V>
+void Attend(const AttentionUnit& unit) {
+  const int64_t value_stride = (unit.head_dim + 7) / 8 * 8;
+  float* packed = unit.scratch;
+  float* sums = packed + int64_t{unit.num_queries} * unit.head_dim;
+  float* totals = sums + unit.num_queries * value_stride;
+  float* maxima = totals + int64_t{unit.num_queries} * 8;
+  const TileSplit split(unit.num_queries);
+  PackQueries(unit, split, packed);
+  for (float* p = sums; p < maxima; ++p) *p = 0;
+  for (int i = 0; i < unit.num_queries; ++i) maxima[i] = -__builtin_inff();
+
+  const int64_t last_key = NumKeys(unit, unit.num_queries - 1);
+  for (int64_t first_key = 0; first_key < last_key; first_key += kKeysPerStep) {
+    const auto within = [&](int64_t num_keys) {
+      const int64_t seen = num_keys - first_key;
+      return static_cast<int>(seen < 0 ? 0 : seen < kKeysPerStep ? seen : kKeysPerStep);
+    };
+    const KeyStep step = FindKeyStep(unit, first_key, within(last_key));
+    for (int t = 0; t < split.num_tiles; ++t) {
+      const int begin = split.begin(t), count = split.begin(t + 1) - begin;
+      int num_keys[kMaxTileQueries];
+      for (int i = 0; i < count; ++i) num_keys[i] = within(NumKeys(unit, begin + i));
+      if (num_keys[count - 1] == 0) continue;
+      QueryTile tile;
+      tile.q = packed + int64_t{begin} * unit.head_dim;
+      tile.sums = sums + begin * value_stride;
+      tile.totals = totals + int64_t{begin} * 8;
+      tile.maxima = maxima + begin;
+      kTileSteps<V>[count - 1](step, num_keys, tile);
+    }
+  }
+  for (int i = 0; i < unit.num_queries; ++i) {
+    StoreQuery<V>(unit, i, sums + i * value_stride, totals + int64_t{i} * 8);
+  }
+}
+
+template <typename V>
+constexpr AttentionKernels MakeAttentionKernels() {
+  return {.attend = Attend<V>};
+}
+
+}  // namespace
+}  // namespace gatehouse::cpu
