@@ -1,0 +1,210 @@
+#include "engine/tokenizer/bpe.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "engine/tokenizer/byte_alphabet.h"
+#include "engine/tokenizer/utf8.h"
+#include "kernels/base/check.h"
+
+namespace gatehouse {
+namespace {
+
+// Up to here, looking at all pairs for the lowest rank beats a heap.
+constexpr size_t kMaxShortWord = 40;
+constexpr uint64_t kNoPair = ~uint64_t{0};  // ids are below 2^22
+
+uint64_t KeyOf(int32_t left_id, int32_t right_id) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(left_id)) << 32 |
+         static_cast<uint32_t>(right_id);
+}
+
+size_t TableSize(size_t num_entries) {
+  size_t size = 16;
+  while (size < 2 * num_entries) size *= 2;
+  return size;
+}
+
+}  // namespace
+
+MergeTable::MergeTable(const std::vector<MergeSpec>& merges)
+    : slots_(TableSize(merges.size()), Slot{kNoPair, {0, -1}}), shift_(64) {
+  for (size_t size = slots_.size(); size > 1; size /= 2) --shift_;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const MergeSpec& merge = merges[rank];
+    const uint64_t key = KeyOf(merge.left_id, merge.right_id);
+    // A pair that is listed twice has its last rank, as in Hugging Face.
+    slots_[SlotOf(key)] = {key, {static_cast<uint32_t>(rank), merge.merged_id}};
+  }
+}
+
+size_t MergeTable::SlotOf(uint64_t key) const {
+  size_t slot = static_cast<size_t>(key * 0x9E3779B97F4A7C15u >> shift_);
+  while (slots_[slot].key != key && slots_[slot].key != kNoPair) {
+    slot = (slot + 1) & (slots_.size() - 1);
+  }
+  return slot;
+}
+
+const Merge* MergeTable::Find(int32_t left_id, int32_t right_id) const {
+  const Slot& slot = slots_[SlotOf(KeyOf(left_id, right_id))];
+  return slot.key == kNoPair ? nullptr : &slot.merge;
+}
+
+Bpe::Bpe(const BpeSpec& spec, const Vocabulary& vocabulary)
+    : vocabulary_(vocabulary),
+      merges_(spec.merges),
+      unk_id_(spec.unk_id.value_or(-1)),
+      fuse_unk_(spec.fuse_unk) {
+  byte_to_id_.fill(-1);
+  for (const auto& [text, id] : spec.vocab) {
+    size_t offset = 0;
+    if (!text.empty()) NextCodePoint(text, &offset);
+    if (text.empty() || offset != text.size()) continue;
+    const std::optional<std::string> bytes = LettersToBytes(text);
+    if (bytes.has_value()) byte_to_id_[static_cast<unsigned char>((*bytes)[0])] = id;
+  }
+  AddWholeWords(spec);
+}
+
+void Bpe::AddWholeWords(const BpeSpec& spec) {
+  word_slots_.assign(TableSize(spec.vocab.size()), -1);
+  BpeScratch scratch;
+  for (const auto& [text, id] : spec.vocab) {
+    const std::optional<std::string> bytes = LettersToBytes(text);
+    if (!bytes.has_value() || bytes->empty()) continue;
+    if (!spec.ignore_merges) {
+      MergeWord(*bytes, /*allow_special=*/true, &scratch);
+      if (scratch.ids.size() != 1 || scratch.ids[0] != id) continue;
+    }
+    word_slots_[WordSlotOf(*bytes)] = id;
+  }
+}
+
+size_t Bpe::WordSlotOf(std::string_view word) const {
+  size_t slot = std::hash<std::string_view>()(word) & (word_slots_.size() - 1);
+  while (word_slots_[slot] >= 0 && vocabulary_.Bytes(word_slots_[slot]) != word) {
+    slot = (slot + 1) & (word_slots_.size() - 1);
+  }
+  return slot;
+}
+
+void Bpe::Encode(std::string_view word, bool allow_special, BpeScratch* scratch,
+                 std::vector<int32_t>* ids) const {
+  const int32_t whole_id = word_slots_[WordSlotOf(word)];
+  if (whole_id >= 0 && (allow_special || !vocabulary_.IsSpecial(whole_id))) {
+    ids->push_back(whole_id);
+    return;
+  }
+  MergeWord(word, allow_special, scratch);
+  ids->insert(ids->end(), scratch->ids.begin(), scratch->ids.end());
+}
+
+void Bpe::MergeWord(std::string_view word, bool allow_special, BpeScratch* scratch) const {
+  scratch->ids.clear();
+  AddSingleBytes(word, &scratch->ids);
+  if (scratch->ids.size() <= kMaxShortWord) {
+    MergeShort(allow_special, &scratch->ids);
+  } else {
+    MergeLong(allow_special, scratch);
+  }
+}
+
+void Bpe::AddSingleBytes(std::string_view word, std::vector<int32_t>* ids) const {
+  bool last_was_unknown = false;
+  for (const char c : word) {
+    const int32_t id = byte_to_id_[static_cast<unsigned char>(c)];
+    const bool is_fused = last_was_unknown && fuse_unk_;
+    last_was_unknown = id < 0;
+    if (id >= 0) {
+      ids->push_back(id);
+    } else if (unk_id_ >= 0 && !is_fused) {
+      ids->push_back(unk_id_);
+    }
+  }
+}
+
+const Merge* Bpe::FindMerge(int32_t left_id, int32_t right_id, bool allow_special) const {
+  const Merge* merge = merges_.Find(left_id, right_id);
+  if (merge == nullptr || allow_special || !vocabulary_.IsSpecial(merge->merged_id)) return merge;
+  return nullptr;
+}
+
+void Bpe::MergeShort(bool allow_special, std::vector<int32_t>* ids) const {
+  constexpr Merge kNone = {UINT32_MAX, -1};
+  std::array<Merge, kMaxShortWord> merges;  // merges[i] joins ids[i] and ids[i + 1]
+  size_t num_ids = ids->size();
+  const auto look_up = [&](size_t i) {
+    const Merge* merge = FindMerge((*ids)[i], (*ids)[i + 1], allow_special);
+    merges[i] = merge == nullptr ? kNone : *merge;
+  };
+  for (size_t i = 0; i + 1 < num_ids; ++i) look_up(i);
+  while (num_ids > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < num_ids; ++i) {
+      if (merges[i].rank < merges[best].rank) best = i;
+    }
+    if (merges[best].rank == kNone.rank) break;
+    (*ids)[best] = merges[best].merged_id;
+    for (size_t i = best + 1; i + 1 < num_ids; ++i) {
+      (*ids)[i] = (*ids)[i + 1];
+      merges[i - 1] = merges[i];
+    }
+    --num_ids;
+    if (best > 0) look_up(best - 1);
+    if (best + 1 < num_ids) look_up(best);
+  }
+  ids->resize(num_ids);
+}
+
+// A linked list of symbols, and a heap of the pairs that can be joined. An entry of the heap is
+// stale when its pair has changed since; its rank then differs from what the table says now.
+void Bpe::MergeLong(bool allow_special, BpeScratch* scratch) const {
+  std::vector<BpeScratch::Symbol>& symbols = scratch->symbols;
+  std::vector<uint64_t>& heap = scratch->heap;
+  const auto num_symbols = static_cast<int32_t>(scratch->ids.size());
+  symbols.clear();
+  heap.clear();
+  for (int32_t i = 0; i < num_symbols; ++i) {
+    symbols.push_back({scratch->ids[i], i - 1, i + 1 < num_symbols ? i + 1 : -1});
+  }
+  const auto merge_at = [&](int32_t at) {
+    const int32_t next = symbols[at].next;
+    return next < 0 ? nullptr : FindMerge(symbols[at].id, symbols[next].id, allow_special);
+  };
+  const auto entry_of = [](const Merge& merge, int32_t at) {
+    return static_cast<uint64_t>(merge.rank) << 32 | static_cast<uint32_t>(at);
+  };
+  for (int32_t i = 0; i < num_symbols; ++i) {
+    if (const Merge* merge = merge_at(i)) heap.push_back(entry_of(*merge, i));
+  }
+  std::make_heap(heap.begin(), heap.end(), std::greater<>());
+  const auto push = [&](int32_t at) {
+    const Merge* merge = merge_at(at);
+    if (merge == nullptr) return;
+    heap.push_back(entry_of(*merge, at));
+    std::push_heap(heap.begin(), heap.end(), std::greater<>());
+  };
+  while (!heap.empty()) {
+    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+    const uint64_t entry = heap.back();
+    heap.pop_back();
+    const auto at = static_cast<int32_t>(entry & UINT32_MAX);
+    if (symbols[at].id < 0) continue;  // joined to its left neighbour
+    const Merge* merge = merge_at(at);
+    if (merge == nullptr || entry_of(*merge, at) != entry) continue;
+    const int32_t right = symbols[at].next;
+    symbols[at].id = merge->merged_id;
+    symbols[at].next = symbols[right].next;
+    symbols[right].id = -1;
+    if (symbols[right].next >= 0) symbols[symbols[right].next].previous = at;
+    if (symbols[at].previous >= 0) push(symbols[at].previous);
+    push(at);
+  }
+  scratch->ids.clear();
+  for (const BpeScratch::Symbol& symbol : symbols) {
+    if (symbol.id >= 0) scratch->ids.push_back(symbol.id);
+  }
+}
+
+}  // namespace gatehouse
