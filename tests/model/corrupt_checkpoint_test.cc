@@ -24,7 +24,7 @@ absl::Status LoadAll(const std::string& dir) {
   GATEHOUSE_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
   GATEHOUSE_RETURN_IF_ERROR(LoadGenerationConfig(dir, config).status());
   GATEHOUSE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(dir));
-  GATEHOUSE_RETURN_IF_ERROR(CheckTensors(checkpoint, config));
+  GATEHOUSE_RETURN_IF_ERROR(FindTensors(checkpoint, config).status());
   absl::Status status;
   ForEachTensor(config, [&](const std::string& name, TensorShape) {
     if (status.ok()) status = checkpoint.CheckFinite(name);

@@ -7,7 +7,6 @@ namespace gatehouse {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 // The config.json of the demonstration model.
 constexpr char kDemo[] = R"({
@@ -40,6 +39,68 @@ TEST(ModelConfigTest, ReadsTheDemonstrationModel) {
   EXPECT_TRUE(config.moe.renormalise);
   EXPECT_EQ(config.max_context, 256);
   EXPECT_THAT(config.eos_token_ids, ElementsAre(0));
+}
+
+// The values of Qwen3MoeConfig() in transformers 5.23.0.
+TEST(ModelConfigTest, OmittedKeysTakeTheDefaultsOfTransformers) {
+  const ModelConfig config = Parse(R"({"model_type": "qwen3_moe"})");
+  EXPECT_EQ(config.vocab_size, 151936);
+  EXPECT_EQ(config.hidden_size, 2048);
+  EXPECT_EQ(config.num_layers, 24);
+  EXPECT_EQ(config.num_moe_layers(), 24);
+  EXPECT_EQ(config.dense_intermediate_size, 6144);
+  EXPECT_EQ(config.max_context, 32768);
+  EXPECT_FLOAT_EQ(config.norm_eps, 1e-6f);
+  EXPECT_FALSE(config.tie_word_embeddings);
+  EXPECT_EQ(config.attention.num_heads, 32);
+  EXPECT_EQ(config.attention.num_kv_heads, 4);
+  EXPECT_EQ(config.attention.head_dim, 64);  // hidden_size / num_attention_heads
+  EXPECT_EQ(config.attention.rope.type, RopeType::kDefault);
+  EXPECT_EQ(config.attention.rope.theta, 10000);
+  EXPECT_FALSE(config.attention.qkv_bias);
+  EXPECT_EQ(config.moe.num_experts, 128);
+  EXPECT_EQ(config.moe.top_k, 8);
+  EXPECT_EQ(config.moe.intermediate_size, 768);
+  EXPECT_FALSE(config.moe.renormalise);
+  EXPECT_THAT(config.eos_token_ids, ElementsAre());
+}
+
+TEST(ModelConfigTest, ReadsBothNamesOfTheNumberOfExperts) {
+  EXPECT_EQ(Parse(R"({"model_type": "qwen3_moe", "num_local_experts": 12})").moe.num_experts, 12);
+  EXPECT_EQ(Parse(R"({"model_type": "qwen3_moe", "num_experts": 12})").moe.num_experts, 12);
+}
+
+TEST(ModelConfigTest, SparseStepAndListedLayersDecideWhichLayersHaveExperts) {
+  const ModelConfig config = Parse(R"({"model_type": "qwen3_moe", "num_hidden_layers": 8,
+                                       "decoder_sparse_step": 2, "mlp_only_layers": [0, 3]})");
+  EXPECT_THAT(config.is_moe_layer,
+              ElementsAre(false, true, false, false, false, true, false, true));
+  EXPECT_EQ(config.num_moe_layers(), 3);
+}
+
+TEST(ModelConfigTest, AttentionBiasIsOnAllFourProjections) {
+  const ModelConfig config = Parse(R"({"model_type": "qwen3_moe", "attention_bias": true})");
+  EXPECT_TRUE(config.attention.qkv_bias);
+  EXPECT_TRUE(config.attention.o_bias);
+}
+
+TEST(ModelConfigTest, IgnoresASlidingWindowThatIsNotUsedAndKeysItDoesNotKnow) {
+  Parse(R"({"model_type": "qwen3_moe", "use_sliding_window": false, "sliding_window": 4096,
+            "max_window_layers": 28, "something_new": {"a": [1, 2]}, "head_dim": null,
+            "rope_scaling": null, "mlp_only_layers": null, "eos_token_id": null})");
+}
+
+TEST(ModelConfigTest, TheLargestSizesDoNotOverflow) {
+  const ModelConfig config = Parse(R"({"model_type": "qwen3_moe", "vocab_size": 16777216,
+      "hidden_size": 131072, "num_hidden_layers": 1024, "num_attention_heads": 1024,
+      "num_key_value_heads": 1024, "head_dim": 1024, "intermediate_size": 524288,
+      "moe_intermediate_size": 524288, "num_experts": 8192, "num_experts_per_tok": 8192,
+      "attention_bias": true, "max_position_embeddings": 16777216})");
+  const double expert = 1024.0 * 8192 * 3 * 131072 * 524288;
+  const ParameterCount count = CountParameters(config);
+  EXPECT_DOUBLE_EQ(static_cast<double>(count.expert), expert);
+  EXPECT_GT(count.dense, 0);
+  EXPECT_LT(static_cast<double>(count.total()) * 4, 0x1p63);  // bytes as f32
 }
 
 TEST(CountParametersTest, EqualsTheCountOfTheDemonstrationModelsFile) {
