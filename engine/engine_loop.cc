@@ -1,0 +1,243 @@
+#include "engine/engine_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/scheduler/admission.h"
+#include "kernels/base/check.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+// A request never outgrows the cache, so none can wait for blocks that do not exist.
+RequestLimits LimitsWithin(RequestLimits limits, const MemoryPlan& plan, int32_t block_tokens) {
+  const int64_t cache_tokens = plan.num_kv_blocks * block_tokens;
+  limits.max_context = static_cast<int32_t>(std::min<int64_t>(limits.max_context, cache_tokens));
+  return limits;
+}
+
+ModelDescription WithContext(ModelDescription model, int32_t max_context) {
+  model.max_context = max_context;
+  return model;
+}
+
+StepOutcome OutcomeOf(const absl::StatusOr<StepResult>& result, Duration duration) {
+  if (!result.ok()) return {.status = result.status(), .duration = duration};
+  return {.samples = result->samples, .row_failed = result->row_failed, .duration = duration};
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& observer)
+    : options_(parts.scheduler),
+      tokenizer_(std::move(parts.tokenizer)),
+      model_(WithContext(
+          std::move(parts.model),
+          LimitsWithin(parts.limits, parts.memory_plan, parts.block_tokens).max_context)),
+      memory_plan_(parts.memory_plan),
+      limits_(LimitsWithin(parts.limits, parts.memory_plan, parts.block_tokens)),
+      clock_(clock),
+      observer_(observer),
+      worker_(std::move(parts.worker)),
+      scheduler_({.options = options_,
+                  .num_blocks = static_cast<int32_t>(memory_plan_.num_kv_blocks),
+                  .block_tokens = parts.block_tokens,
+                  .eos_token_ids = model_.eos_token_ids}),
+      seeds_(std::random_device{}()),
+      last_step_(clock.Now()) {
+  Publish();
+  thread_ = std::thread([this] { Run(); });
+}
+
+EngineLoop::~EngineLoop() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    status_.draining = true;
+  }
+  work_.NotifyOne();
+  thread_.join();
+}
+
+void EngineLoop::Run() {
+  while (WaitForWork()) {
+    const TimePoint now = clock_.Now();
+    if (scheduler_.empty()) last_step_ = now;  // idle until now is not stalled
+    Admit(TakeInbox(now));
+    EndExpired(now);
+    const StepPlan& plan = scheduler_.Plan();
+    Publish();
+    if (!plan.empty()) RunStep(plan, now);
+    Publish();
+  }
+  Admit(TakeInbox(clock_.Now()));
+  EndAll(absl::UnavailableError("the server is shutting down"));
+}
+
+void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
+  CollectSampling(plan);
+  const absl::StatusOr<StepResult> result = worker_->Run(plan, sampling_);
+  const FinishedStep step{.plan = &plan,
+                          .result = result.ok() ? &*result : nullptr,
+                          .begin = begin,
+                          .end = clock_.Now()};
+  for (const SequenceUpdate& update : scheduler_.Commit(OutcomeOf(result, step.end - begin))) {
+    RequestStream& stream = *streams_.at(update.sequence);
+    if (auto end = stream.Deliver(update, step, observer_)) End(update.sequence, *std::move(end));
+  }
+  last_step_ = step.end;
+  completion_rate_.Add(num_ended_, step.end - begin);
+  ObserveStep(step);
+}
+
+void EngineLoop::Admit(Inbox inbox) {
+  for (Submission& submission : inbox.submissions) {
+    scheduler_.Add(submission.ticket, submission.request, submission.submitted);
+    streams_.emplace(submission.ticket, std::make_unique<RequestStream>(RequestStreamSetup{
+                                            .request = std::move(submission.request),
+                                            .sink = std::move(submission.sink),
+                                            .tokenizer = tokenizer_.get(),
+                                            .eos_token_ids = model_.eos_token_ids,
+                                            .seed = seeds_(),
+                                            .submitted = submission.submitted}));
+  }
+  for (const Ticket ticket : inbox.cancels) {
+    if (streams_.count(ticket) > 0) End(ticket, absl::CancelledError("the request was cancelled"));
+  }
+  if (inbox.close_all) {
+    EndAll(absl::UnavailableError("the time to drain is over, the request was not finished"));
+  }
+}
+
+void EngineLoop::EndExpired(TimePoint now) {
+  for (const SequenceId id : scheduler_.TakeExpired(now)) {
+    End(id, absl::DeadlineExceededError("the deadline passed before the request was finished"));
+  }
+}
+
+void EngineLoop::EndAll(const absl::Status& status) {
+  while (!streams_.empty()) End(streams_.begin()->first, status);
+}
+
+// The one way out of the engine: whatever the reason, the blocks are free and the sink is closed.
+void EngineLoop::End(Ticket ticket, absl::Status status) {
+  scheduler_.Remove(ticket);  // nothing to do when Commit has ended it
+  const auto node = streams_.extract(ticket);
+  RequestStream& stream = *node.mapped();
+  stream.Close(std::move(status), clock_.Now());
+  observer_.OnRequestEnd(stream.stats());
+  ++num_ended_;
+}
+
+void EngineLoop::CollectSampling(const StepPlan& plan) {
+  sampling_.clear();
+  for (const LogitRow& row : plan.logit_rows) {
+    sampling_.push_back(streams_.at(row.sequence)->SamplingFor(row));
+  }
+}
+
+void EngineLoop::ObserveStep(const FinishedStep& step) {
+  step_stats_.time = step.end;
+  step_stats_.duration_seconds = ToSeconds(step.end - step.begin);
+  step_stats_.num_prefill_tokens = step.plan->num_prefill_tokens;
+  step_stats_.num_decode_tokens = step.plan->num_decode_tokens;
+  step_stats_.num_running = scheduler_.num_running();
+  step_stats_.num_waiting = scheduler_.num_waiting();
+  step_stats_.num_waiting_tokens = scheduler_.num_waiting_tokens();
+  step_stats_.num_kv_blocks_used = scheduler_.block_pool().num_used();
+  step_stats_.num_kv_blocks_total = scheduler_.block_pool().num_blocks();
+  step_stats_.num_preemptions = scheduler_.num_preemptions();
+  const size_t num_layers = step.result == nullptr ? 0 : step.result->routes.size();
+  GATEHOUSE_CHECK(num_layers <= model_.moe_layers.size()) << num_layers << " routed layers";
+  step_stats_.layer_loads.resize(num_layers);
+  for (size_t i = 0; i < num_layers; ++i) {
+    const std::vector<int32_t>& begin = step.result->routes[i].expert_begin;
+    LayerLoad& load = step_stats_.layer_loads[i];
+    load.layer = model_.moe_layers[i];
+    load.expert_tokens.resize(begin.size() - 1);
+    for (size_t e = 0; e + 1 < begin.size(); ++e) load.expert_tokens[e] = begin[e + 1] - begin[e];
+  }
+  observer_.OnStep(step_stats_);
+}
+
+bool EngineLoop::WaitForWork() {
+  MutexLock lock(mutex_);
+  while (!stopping_ && inbox_.empty() && scheduler_.empty()) work_.Wait(mutex_);
+  return !stopping_;
+}
+
+EngineLoop::Inbox EngineLoop::TakeInbox(TimePoint now) {
+  MutexLock lock(mutex_);
+  inbox_.close_all = now >= drain_deadline_;
+  return std::exchange(inbox_, {});
+}
+
+void EngineLoop::Publish() {
+  MutexLock lock(mutex_);
+  status_.num_running = scheduler_.num_running();
+  status_.num_waiting = scheduler_.num_waiting();
+  status_.num_waiting_tokens = scheduler_.num_waiting_tokens();
+  for (const Submission& submission : inbox_.submissions) {
+    ++status_.num_waiting;
+    status_.num_waiting_tokens += static_cast<int64_t>(submission.request->prompt_ids.size());
+  }
+  status_.num_kv_blocks_used = scheduler_.block_pool().num_used();
+  status_.num_kv_blocks_total = scheduler_.block_pool().num_blocks();
+  status_.last_step = last_step_;
+  retry_after_ = completion_rate_.RetryAfter(status_.num_waiting);
+  num_open_ -= std::exchange(num_ended_, 0);
+  status_.has_work = num_open_ > 0;
+  if (num_open_ == 0) idle_.NotifyAll();
+}
+
+absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
+                                                  std::shared_ptr<TokenSink> sink) {
+  GATEHOUSE_RETURN_IF_ERROR(ValidateRequest(limits_, request));
+  const TimePoint now = clock_.Now();
+  const auto num_prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
+  MutexLock lock(mutex_);
+  GATEHOUSE_RETURN_IF_ERROR(CheckAdmission(options_,
+                                           {.num_running = status_.num_running,
+                                            .num_waiting = status_.num_waiting,
+                                            .num_waiting_tokens = status_.num_waiting_tokens,
+                                            .draining = status_.draining},
+                                           request, now));
+  const Ticket ticket = next_ticket_++;
+  inbox_.submissions.push_back({.ticket = ticket,
+                                .request = std::make_shared<const Request>(std::move(request)),
+                                .sink = std::move(sink),
+                                .submitted = now});
+  ++status_.num_waiting;
+  status_.num_waiting_tokens += num_prompt_tokens;
+  if (num_open_++ == 0) status_.last_step = now;
+  status_.has_work = true;
+  work_.NotifyOne();
+  return ticket;
+}
+
+void EngineLoop::Cancel(Ticket ticket) {
+  MutexLock lock(mutex_);
+  inbox_.cancels.push_back(ticket);
+  work_.NotifyOne();
+}
+
+// While a request is open the loop goes from step to step and sees the deadline itself.
+void EngineLoop::Drain(TimePoint deadline) {
+  MutexLock lock(mutex_);
+  status_.draining = true;
+  drain_deadline_ = std::min(drain_deadline_, deadline);
+  while (num_open_ > 0) idle_.Wait(mutex_);
+}
+
+EngineStatus EngineLoop::Status() const {
+  MutexLock lock(mutex_);
+  return status_;
+}
+
+Duration EngineLoop::RetryAfter() const {
+  MutexLock lock(mutex_);
+  return retry_after_;
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,96 @@
+// One request on its way out: turns what the steps yield into events of its TokenSink, holds what
+// its sampling depends on, and closes the sink exactly once.
+//
+// Owned by the engine loop, whose thread alone calls it. The scheduler's Sequence is the same
+// request on the other side: this class knows no blocks, that one no text.
+//
+//   std::optional<absl::Status> end = stream.Deliver(update, step, observer);
+//   if (end.has_value()) { scheduler.Remove(id); stream.Close(*end); }
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/request/request.h"
+#include "engine/request/token_sink.h"
+#include "engine/sampling/sampling_state.h"
+#include "engine/scheduler/scheduler.h"
+#include "engine/step_stats.h"
+#include "engine/stop_matcher.h"
+#include "engine/tokenizer/incremental_decoder.h"
+#include "engine/worker.h"
+
+namespace gatehouse {
+
+// A step that has run. `result` is not read for updates that carry an error.
+struct FinishedStep {
+  const StepPlan* plan = nullptr;
+  const StepResult* result = nullptr;
+  TimePoint begin{};
+  TimePoint end{};
+};
+
+struct RequestStreamSetup {
+  std::shared_ptr<const Request> request;
+  std::shared_ptr<TokenSink> sink;
+  const Tokenizer* tokenizer = nullptr;  // outlives the stream
+  std::span<const int32_t> eos_token_ids;
+  uint64_t seed = 0;  // for a request without its own
+  TimePoint submitted{};
+};
+
+class RequestStream {
+ public:
+  explicit RequestStream(const RequestStreamSetup& setup);
+  ~RequestStream();  // aborts if Close was forgotten
+  RequestStream(const RequestStream&) = delete;
+  RequestStream& operator=(const RequestStream&) = delete;
+
+  // How the logits of one of its rows are to be used. The spans stay valid until Deliver.
+  RowSampling SamplingFor(const LogitRow& row);
+
+  // Pushes the events of one step. The status to close with when the request has ended, by its own
+  // rules, an error, or a reader that is gone (CANCELLED).
+  std::optional<absl::Status> Deliver(const SequenceUpdate& update, const FinishedStep& step,
+                                      StepObserver& observer);
+
+  void Close(absl::Status status, TimePoint now);
+  const RequestStats& stats() const { return stats_; }  // complete after Close
+
+ private:
+  bool PushStarted(const FinishedStep& step);
+  bool PushPrompt(const SequenceUpdate& update, const FinishedStep& step);
+  bool PushToken(const SequenceUpdate& update, const FinishedStep& step, StepObserver& observer);
+  bool PushFinished(const SequenceUpdate& update, const FinishedStep& step);
+
+  std::string TextOf(int32_t token_id, std::optional<FinishReason> reason);
+  TokenOutput OutputOf(int32_t token_id, const RowSample* logprobs) const;
+  void CountRoutes(const SequenceUpdate& update, const StepResult& result);
+  void NoteTokenTime(TimePoint now, StepObserver& observer);
+
+  const std::shared_ptr<const Request> request_;
+  const std::shared_ptr<TokenSink> sink_;
+  const Tokenizer* const tokenizer_;
+  const TimePoint submitted_;
+
+  SamplingState sampling_;
+  IncrementalDecoder decoder_;
+  StopMatcher stop_matcher_;
+  // The log-probabilities of the next prompt position to report: they come from the row before it,
+  // which may stand in an earlier step.
+  std::optional<RowSample> next_prompt_logprobs_;
+  std::optional<FinishReason> finish_reason_;
+  std::optional<int32_t> matched_stop_token_id_;
+  MoeReport moe_report_;
+  RequestStats stats_;
+  TimePoint last_token_{};
+  bool started_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace gatehouse
