@@ -1,24 +1,25 @@
-// Matrix product. A unit is a panel of 32 columns and a range of rows, usually all of them: a panel
-// is read from memory once and stays in the second-level cache while the rows pass by.
+// Matrix product. A unit is a few panels of 32 columns and a range of rows. Ranges come one after
+// another and panels pass within a range: the rows stay in the second-level cache, and a panel is
+// read from memory once a range.
 #include <algorithm>
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/cpu/work_split.h"
 #include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
 namespace {
 
-// Enough units that the last one to finish costs little.
-constexpr int64_t kUnitsPerThread = 4;
-// Rows of a range, when the panels alone are too few units: a multiple of the 6 rows of a block.
-constexpr int64_t kRowGrain = 12;
-
-// Into how many ranges the rows are cut.
-int64_t NumRowRanges(int64_t num_rows, int64_t num_panels, int num_threads) {
-  const int64_t wanted = (kUnitsPerThread * num_threads + num_panels - 1) / num_panels;
-  const int64_t most = (num_rows + kRowGrain - 1) / kRowGrain;
-  return num_threads == 1 ? 1 : std::clamp<int64_t>(wanted, 1, most);
+// Into how many ranges the rows are cut: by the cache, and further while there are so few panels (a
+// router has one or two) that threads would stand idle.
+int64_t NumRowRanges(int64_t num_rows, int64_t num_panels, int64_t num_inputs, int num_threads) {
+  constexpr int64_t kMinRows = 12, kUnitsPerThread = 4;
+  const int64_t max_rows = MaxRangeRows(num_inputs);
+  const int64_t by_cache = (num_rows + max_rows - 1) / max_rows;
+  if (num_threads == 1) return by_cache;
+  const int64_t by_threads = (kUnitsPerThread * num_threads + num_panels - 1) / num_panels;
+  return std::max(by_cache, std::min(by_threads, (num_rows + kMinRows - 1) / kMinRows));
 }
 
 }  // namespace
@@ -26,27 +27,33 @@ int64_t NumRowRanges(int64_t num_rows, int64_t num_panels, int num_threads) {
 void Gemm(Machine machine, const GemmArgs& args) {
   CheckArgs(args);
   const auto& weights = static_cast<const CpuPackedMatrix&>(*args.weights);
-  const int64_t num_rows = args.out.num_rows;
+  const int64_t num_rows = args.out.num_rows, num_panels = weights.num_panels();
   if (num_rows == 0) return;
 
   const PanelFn multiply = MultiplyFn(machine.isa.gemm, weights.format());
-  const int64_t num_panels = weights.num_panels();
-  const int64_t num_ranges = NumRowRanges(num_rows, num_panels, machine.pool.num_threads());
-  machine.pool.Run(static_cast<int>(num_panels * num_ranges), [&](int /*thread*/, int unit) {
-    const int64_t panel = unit / num_ranges, range = unit % num_ranges;
-    const int64_t begin = num_rows * range / num_ranges, end = num_rows * (range + 1) / num_ranges;
+  const int num_threads = machine.pool.num_threads();
+  const int64_t num_ranges = NumRowRanges(num_rows, num_panels, weights.num_inputs(), num_threads);
+  const int64_t per_unit = PanelsPerUnit(num_panels, num_threads);
+  const int64_t num_groups = (num_panels + per_unit - 1) / per_unit;
+  const auto run_panel = [&](Part rows, int64_t panel) {
     const int64_t col = panel * kPanelCols;
     multiply({.panel = weights.panel(panel),
               .num_inputs = weights.num_inputs(),
-              .x = args.row_ids.empty() ? args.x.row(begin) : args.x.data,
+              .x = args.row_ids.empty() ? args.x.row(rows.begin) : args.x.data,
               .x_stride = args.x.stride,
-              .row_ids = args.row_ids.empty() ? nullptr : args.row_ids.data() + begin,
-              .num_rows = end - begin,
-              .out = args.out.row(begin) + col,
+              .row_ids = args.row_ids.empty() ? nullptr : args.row_ids.data() + rows.begin,
+              .num_rows = rows.end - rows.begin,
+              .out = args.out.row(rows.begin) + col,
               .out_stride = args.out.stride,
               .num_cols = static_cast<int>(std::min<int64_t>(kPanelCols, args.out.num_cols - col)),
               .bias = args.bias == nullptr ? nullptr : args.bias + col,
               .accumulate = args.accumulate});
+  };
+  machine.pool.Run(static_cast<int>(num_ranges * num_groups), [&](int /*thread*/, int unit) {
+    const Part rows = NthPart(num_rows, num_ranges, unit / num_groups);
+    const int64_t first = unit % num_groups * per_unit;
+    const int64_t end = std::min(first + per_unit, num_panels);
+    for (int64_t panel = first; panel < end; ++panel) run_panel(rows, panel);
   });
 }
 

@@ -1,5 +1,9 @@
-// Rows times a packed panel, output-stationary: the sums of up to 6 rows x 16 columns (or 2 x 32)
-// stay in registers over all inputs. Included, after the header of V, by the files isa_*.cc only.
+// Rows times a packed panel. The inputs are taken in chunks of 8 KiB of the panel; within a chunk,
+// blocks of up to 6 rows x 16 columns (or 2 x 32) hold their sums in registers. So the first-level
+// cache keeps the chunk while the rows pass by, and memory is read in one steady stream: each block
+// prefetches its share of the next chunk.
+//
+// Included, after the header of V, by the files isa_*.cc only.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +17,9 @@ namespace {
 
 // 6 rows x 2 registers, 2 of weights, 1 of x, 1 constant: all 16 of AVX2.
 constexpr int kBlockRows = 6;
-// Found by trial: without it no number of rows between 2 and 32 comes near a limit.
-constexpr int64_t kPrefetchBytes = 8192;
+// Rows whose sums are kept beside the chunk (6 KiB).
+constexpr int kTileRows = 8 * kBlockRows;
+constexpr int64_t kChunkSteps = 64;
 
 // One step of the panel stream is 128 bytes: 32 columns x 1 input in f32, x 2 inputs in bf16.
 template <typename V>
@@ -37,44 +42,119 @@ struct BF16Panel {
   }
 };
 
-// sums[r][0 .. 8 kNumRegs) of kNumRows rows; `panel` points at the first of these columns.
-template <typename V, typename Panel, int kNumRows, int kNumRegs>
-void SumColumns(const char* panel, const float* const* x, int64_t num_inputs, float* sums) {
-  V s[kNumRows][kNumRegs];
-  for (int r = 0; r < kNumRows; ++r) {
-    for (int c = 0; c < kNumRegs; ++c) s[r][c] = V::Zero();
+// f(0), f(1) .. f(count - 1) with constants, so that arrays indexed by them become registers early
+// enough: g++ 12 unrolls a loop too late for that.
+template <int kIndex>
+struct Constant {
+  static constexpr int value = kIndex;
+};
+template <int kCount, typename Function>
+inline __attribute__((always_inline)) void ForEach(const Function& function) {
+  if constexpr (kCount > 0) {
+    ForEach<kCount - 1>(function);
+    function(Constant<kCount - 1>());
   }
+}
+
+// A share of the lines to fetch ahead, spread over the steps of one pass.
+struct Prefetch {
+  const char* next;
+  int64_t bytes_per_step;
+};
+
+// The inputs [begin, end) of one chunk for some rows.
+struct Chunk {
+  const char* panel;  // the step of input `begin`
+  const float* const* x;
+  int64_t begin, end;
+};
+
+// Adds a chunk to sums[r][0 .. 8 kNumRegs) of kNumRows rows; `chunk.panel` points at the first of
+// these columns.
+template <typename V, typename Panel, int kNumRows, int kNumRegs>
+void SumColumns(Chunk chunk, Prefetch prefetch, float* sums) {
+  V s[kNumRows][kNumRegs];
+  const float* x[kNumRows];
+  ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
+    x[r.value] = chunk.x[r.value];
+    ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
+      s[r.value][c.value] = V::Load(sums + r.value * kPanelCols + c.value * 8);
+    });
+  });
+  const char* panel = chunk.panel;
   const auto add_input = [&](int in_step, int64_t k) __attribute__((always_inline)) {
     V w[kNumRegs];
     Panel::Load(panel, in_step, w);
-    for (int r = 0; r < kNumRows; ++r) {
-      const V value = V::Broadcast(x[r][k]);
-      for (int c = 0; c < kNumRegs; ++c) s[r][c] = Fma(w[c], value, s[r][c]);
-    }
+    ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
+      const V value = V::Broadcast(x[r.value][k]);
+      ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
+        AddProduct(w[c.value], value, s[r.value][c.value]);
+      });
+    });
   };
-  int64_t k = 0;
-  for (; k + Panel::kInputsPerStep <= num_inputs; k += Panel::kInputsPerStep) {
-    __builtin_prefetch(panel + kPrefetchBytes);
-    if constexpr (kNumRegs == 4) __builtin_prefetch(panel + kPrefetchBytes + 64);
+  int64_t k = chunk.begin;
+  for (; k + Panel::kInputsPerStep <= chunk.end; k += Panel::kInputsPerStep) {
+    __builtin_prefetch(prefetch.next);
+    if constexpr (kNumRegs == 4) __builtin_prefetch(prefetch.next + 64);
+    prefetch.next += prefetch.bytes_per_step;
     for (int i = 0; i < Panel::kInputsPerStep; ++i) add_input(i, k + i);
     panel += kPanelStepBytes;
   }
   // An odd last input shares its step with padding, which must not meet what lies behind x.
-  if (k < num_inputs) add_input(0, k);
-  for (int r = 0; r < kNumRows; ++r) {
-    for (int c = 0; c < kNumRegs; ++c) s[r][c].Store(sums + r * kPanelCols + c * 8);
-  }
+  if (k < chunk.end) add_input(0, k);
+  ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
+    ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
+      s[r.value][c.value].Store(sums + r.value * kPanelCols + c.value * 8);
+    });
+  });
 }
 
 // All 32 columns of kNumRows rows: at once while the registers suffice, else by halves (of 64 bytes
 // in each step, one cache line).
 template <typename V, typename Panel, int kNumRows>
-void SumPanel(const char* panel, const float* const* x, int64_t num_inputs, float* sums) {
+void SumBlock(Chunk chunk, Prefetch prefetch, float* sums) {
   if constexpr (kNumRows <= 2) {
-    SumColumns<V, Panel, kNumRows, 4>(panel, x, num_inputs, sums);
+    SumColumns<V, Panel, kNumRows, 4>(chunk, prefetch, sums);
   } else {
-    SumColumns<V, Panel, kNumRows, 2>(panel, x, num_inputs, sums);
-    SumColumns<V, Panel, kNumRows, 2>(panel + 64, x, num_inputs, sums + 16);
+    prefetch.bytes_per_step /= 2;
+    SumColumns<V, Panel, kNumRows, 2>(chunk, prefetch, sums);
+    prefetch.next += kChunkSteps * prefetch.bytes_per_step;
+    chunk.panel += 64;
+    SumColumns<V, Panel, kNumRows, 2>(chunk, prefetch, sums + 16);
+  }
+}
+
+// How many rows the next block of `num_rows` takes: blocks of at most 6, as equal as possible (7
+// rows are 4 + 3, never 6 + 1, as a block costs its loads of weights however few its rows are).
+inline int NextBlock(int64_t num_rows) {
+  const int64_t num_blocks = (num_rows + kBlockRows - 1) / kBlockRows;
+  return static_cast<int>((num_rows + num_blocks - 1) / num_blocks);
+}
+
+// The sums of up to kTileRows rows.
+template <typename V, typename Panel>
+void SumTile(const PanelTile& tile, const float* const* x, int num_rows, float* sums) {
+  using SumFn = void (*)(Chunk, Prefetch, float*);
+  static constexpr SumFn kSums[kBlockRows] = {SumBlock<V, Panel, 1>, SumBlock<V, Panel, 2>,
+                                              SumBlock<V, Panel, 3>, SumBlock<V, Panel, 4>,
+                                              SumBlock<V, Panel, 5>, SumBlock<V, Panel, 6>};
+  constexpr int64_t kChunkInputs = kChunkSteps * Panel::kInputsPerStep;
+  constexpr int64_t kChunkBytes = kChunkSteps * kPanelStepBytes;
+  for (int i = 0; i < num_rows * kPanelCols; i += 8) V::Zero().Store(sums + i);
+  const int num_blocks = (num_rows + kBlockRows - 1) / kBlockRows;
+  const char* panel = static_cast<const char*>(tile.panel);
+  for (int64_t begin = 0; begin < tile.num_inputs; begin += kChunkInputs) {
+    const int64_t left = tile.num_inputs - begin;
+    Prefetch prefetch{panel + kChunkBytes, kPanelStepBytes / num_blocks};
+    for (int first = 0; first < num_rows;) {
+      const int count = NextBlock(num_rows - first);
+      kSums[count - 1](
+          {panel, x + first, begin, begin + (left < kChunkInputs ? left : kChunkInputs)}, prefetch,
+          sums + first * kPanelCols);
+      prefetch.next += kChunkSteps * prefetch.bytes_per_step;
+      first += count;
+    }
+    panel += kChunkBytes;
   }
 }
 
@@ -103,29 +183,21 @@ struct StoreSwiglu {
   }
 };
 
-// Blocks of at most 6 rows, as equal as possible: 7 rows are 4 + 3, never 6 + 1, as a block reads
-// the whole panel however few its rows are.
 template <typename V, typename Panel, typename Store>
 void RunPanel(const PanelTile& tile) {
-  using SumFn = void (*)(const char*, const float* const*, int64_t, float*);
-  static constexpr SumFn kSums[kBlockRows] = {SumPanel<V, Panel, 1>, SumPanel<V, Panel, 2>,
-                                              SumPanel<V, Panel, 3>, SumPanel<V, Panel, 4>,
-                                              SumPanel<V, Panel, 5>, SumPanel<V, Panel, 6>};
-  int64_t first = 0;
-  for (int64_t num_blocks = (tile.num_rows + kBlockRows - 1) / kBlockRows; num_blocks > 0;
-       --num_blocks) {
-    const int count = static_cast<int>((tile.num_rows - first + num_blocks - 1) / num_blocks);
-    const float* x[kBlockRows];
+  for (int64_t first = 0; first < tile.num_rows; first += kTileRows) {
+    const int64_t left = tile.num_rows - first;
+    const int count = static_cast<int>(left < kTileRows ? left : kTileRows);
+    const float* x[kTileRows];
     for (int r = 0; r < count; ++r) {
       const int64_t row = tile.row_ids != nullptr ? tile.row_ids[first + r] : first + r;
       x[r] = tile.x + row * tile.x_stride;
     }
-    alignas(64) float sums[kBlockRows * kPanelCols];
-    kSums[count - 1](static_cast<const char*>(tile.panel), x, tile.num_inputs, sums);
+    alignas(64) float sums[kTileRows * kPanelCols];
+    SumTile<V, Panel>(tile, x, count, sums);
     for (int r = 0; r < count; ++r) {
       Store::Row(tile, sums + r * kPanelCols, tile.out + (first + r) * tile.out_stride);
     }
-    first += count;
   }
 }
 

@@ -1,11 +1,12 @@
 // The experts of one layer over rows grouped by expert: one region for gate, up and SwiGLU, one for
-// down. A unit is a panel of an expert with all its rows, read through their index list: no row is
+// down. A unit is a few panels of an expert with its rows, read through their index list: no row is
 // copied. Experts with most rows come first, so that the last unit to finish is a small one.
 #include <algorithm>
 #include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/cpu/work_split.h"
 #include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
@@ -13,20 +14,45 @@ namespace {
 
 constexpr int64_t kHalfPanel = kPanelCols / 2;
 
-// Experts that have rows, most rows first, ties by id.
-std::vector<int32_t> BusyExperts(const ExpertGroups& groups, int num_experts) {
-  const auto num_rows = [&](int32_t e) {
-    return groups.expert_begin[e + 1] - groups.expert_begin[e];
-  };
-  std::vector<int32_t> busy;
-  busy.reserve(static_cast<size_t>(num_experts));
+// Assignments [begin, end), all of one expert.
+struct ExpertRows {
+  int32_t expert = 0;
+  int64_t begin = 0, end = 0;
+};
+
+// Experts without rows are left out, those with too many for the cache are cut. Most rows first.
+std::vector<ExpertRows> SplitRows(const ExpertGroups& groups, int num_experts, int64_t num_inputs) {
+  const int64_t max_rows = MaxRangeRows(num_inputs);
+  std::vector<ExpertRows> ranges;
+  ranges.reserve(static_cast<size_t>(num_experts));
   for (int32_t e = 0; e < num_experts; ++e) {
-    if (num_rows(e) > 0) busy.push_back(e);
+    const int64_t begin = groups.expert_begin[e], num_rows = groups.expert_begin[e + 1] - begin;
+    const int64_t num_ranges = (num_rows + max_rows - 1) / max_rows;
+    for (int64_t i = 0; i < num_ranges; ++i) {
+      const Part rows = NthPart(num_rows, num_ranges, i);
+      ranges.push_back({e, begin + rows.begin, begin + rows.end});
+    }
   }
-  std::sort(busy.begin(), busy.end(), [&](int32_t a, int32_t b) {
-    return num_rows(a) != num_rows(b) ? num_rows(a) > num_rows(b) : a < b;
+  std::stable_sort(ranges.begin(), ranges.end(), [](const ExpertRows& a, const ExpertRows& b) {
+    return a.end - a.begin > b.end - b.begin;
   });
-  return busy;
+  return ranges;
+}
+
+// Calls run(rows, panel) for every range and panel, by units of several panels.
+template <typename RunPanel>
+void ForEachPanel(ThreadPool& pool, const std::vector<ExpertRows>& ranges, int64_t num_panels,
+                  const RunPanel& run) {
+  const int64_t num_ranges = static_cast<int64_t>(ranges.size());
+  const int64_t per_unit =
+      std::min(num_panels, PanelsPerUnit(num_panels * num_ranges, pool.num_threads()));
+  const int64_t num_groups = (num_panels + per_unit - 1) / per_unit;
+  pool.Run(static_cast<int>(num_ranges * num_groups), [&](int /*thread*/, int unit) {
+    const ExpertRows& rows = ranges[static_cast<size_t>(unit / num_groups)];
+    const int64_t first = unit % num_groups * per_unit;
+    const int64_t end = std::min(first + per_unit, num_panels);
+    for (int64_t panel = first; panel < end; ++panel) run(rows, panel);
+  });
 }
 
 }  // namespace
@@ -34,42 +60,38 @@ std::vector<int32_t> BusyExperts(const ExpertGroups& groups, int num_experts) {
 void ExpertFfn(Machine machine, const ExpertFfnArgs& args) {
   CheckArgs(args);
   const auto& experts = static_cast<const CpuPackedExperts&>(*args.experts);
-
-  const ExpertGroups& groups = args.groups;
-  const std::vector<int32_t> busy = BusyExperts(groups, experts.num_experts());
-  const int num_busy = static_cast<int>(busy.size());
+  const int64_t hidden = experts.hidden_size(), intermediate = experts.intermediate_size();
+  const std::vector<ExpertRows> ranges =
+      SplitRows(args.groups, experts.num_experts(), std::max(hidden, intermediate));
 
   const PanelFn swiglu = SwigluFn(machine.isa.gemm, experts.format());
-  const int num_gate_up = static_cast<int>(experts.num_gate_up_panels());
-  machine.pool.Run(num_busy * num_gate_up, [&](int /*thread*/, int unit) {
-    const int expert = busy[unit / num_gate_up], panel = unit % num_gate_up;
-    const int64_t begin = groups.expert_begin[expert], col = panel * kHalfPanel;
-    swiglu({.panel = experts.gate_up_panel(expert, panel),
-            .num_inputs = experts.hidden_size(),
+  const auto gate_up = [&](const ExpertRows& rows, int64_t panel) {
+    const int64_t col = panel * kHalfPanel;
+    swiglu({.panel = experts.gate_up_panel(rows.expert, panel),
+            .num_inputs = hidden,
             .x = args.x.data,
             .x_stride = args.x.stride,
-            .row_ids = groups.row_ids.data() + begin,
-            .num_rows = groups.expert_begin[expert + 1] - begin,
-            .out = args.scratch.row(begin) + col,
+            .row_ids = args.groups.row_ids.data() + rows.begin,
+            .num_rows = rows.end - rows.begin,
+            .out = args.scratch.row(rows.begin) + col,
             .out_stride = args.scratch.stride,
-            .num_cols = static_cast<int>(std::min(kHalfPanel, experts.intermediate_size() - col))});
-  });
+            .num_cols = static_cast<int>(std::min(kHalfPanel, intermediate - col))});
+  };
+  ForEachPanel(machine.pool, ranges, experts.num_gate_up_panels(), gate_up);
 
   const PanelFn multiply = MultiplyFn(machine.isa.gemm, experts.format());
-  const int num_down = static_cast<int>(experts.num_down_panels());
-  machine.pool.Run(num_busy * num_down, [&](int /*thread*/, int unit) {
-    const int expert = busy[unit / num_down], panel = unit % num_down;
-    const int64_t begin = groups.expert_begin[expert], col = int64_t{panel} * kPanelCols;
-    multiply(
-        {.panel = experts.down_panel(expert, panel),
-         .num_inputs = experts.intermediate_size(),
-         .x = args.scratch.row(begin),
-         .x_stride = args.scratch.stride,
-         .num_rows = groups.expert_begin[expert + 1] - begin,
-         .out = args.out.row(begin) + col,
-         .out_stride = args.out.stride,
-         .num_cols = static_cast<int>(std::min<int64_t>(kPanelCols, experts.hidden_size() - col))});
-  });
+  const auto down = [&](const ExpertRows& rows, int64_t panel) {
+    const int64_t col = panel * kPanelCols;
+    multiply({.panel = experts.down_panel(rows.expert, panel),
+              .num_inputs = intermediate,
+              .x = args.scratch.row(rows.begin),
+              .x_stride = args.scratch.stride,
+              .num_rows = rows.end - rows.begin,
+              .out = args.out.row(rows.begin) + col,
+              .out_stride = args.out.stride,
+              .num_cols = static_cast<int>(std::min<int64_t>(kPanelCols, hidden - col))});
+  };
+  ForEachPanel(machine.pool, ranges, experts.num_down_panels(), down);
 }
 
 }  // namespace gatehouse::cpu

@@ -60,6 +60,12 @@ inline Avx2F32x8 Fma(Avx2F32x8 a, Avx2F32x8 b, Avx2F32x8 c) {
 inline Avx2F32x8 Max(Avx2F32x8 a, Avx2F32x8 b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline Avx2F32x8 Min(Avx2F32x8 a, Avx2F32x8 b) { return {_mm256_min_ps(a.v, b.v)}; }
 
+// sum = a * b + sum in place. As an instruction of its own, because g++ 12 lets the sums of a long
+// loop wander between registers and then spills some at each step.
+inline void AddProduct(Avx2F32x8 a, Avx2F32x8 b, Avx2F32x8& sum) {
+  __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(a.v), "x"(b.v));
+}
+
 // ((0+4) + (2+6)) + ((1+5) + (3+7)), likewise the maximum.
 inline float ReduceAdd(Avx2F32x8 x) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));

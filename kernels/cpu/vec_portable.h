@@ -72,6 +72,10 @@ inline PortableF32x8 Min(PortableF32x8 a, PortableF32x8 b) {
   return b;
 }
 
+inline void AddProduct(PortableF32x8 a, PortableF32x8 b, PortableF32x8& sum) {
+  sum = Fma(a, b, sum);
+}
+
 inline float ReduceAdd(PortableF32x8 x) {
   for (int i = 0; i < 4; ++i) x.v[i] += x.v[i + 4];
   return (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]);
