@@ -153,7 +153,9 @@ void WriteShards(const CheckpointToWrite& checkpoint, const std::string& dir) {
         absl::StrFormat("%s/model-%05d-of-%05d.safetensors", dir, i + 1, checkpoint.num_shards),
         SafetensorsFileOf(SafetensorsHeader(shards[i]).dump(), SafetensorsData(shards[i])));
   }
-  WriteFile(dir + "/model.safetensors.index.json", json{{"weight_map", weight_map}}.dump());
+  const json metadata = {{"total_size", SafetensorsData(checkpoint.tensors).size()}};
+  WriteFile(dir + "/model.safetensors.index.json",
+            json{{"metadata", metadata}, {"weight_map", weight_map}}.dump());
 }
 
 }  // namespace

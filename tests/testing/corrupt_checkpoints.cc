@@ -48,13 +48,12 @@ CorruptCheckpoint HeaderCase(std::string name, std::string fragment,
 
 // One value of the router's entry in the header.
 CorruptCheckpoint EntryCase(std::string name, std::string fragment, std::string key, json value) {
-  CorruptCheckpoint corrupt =
-      HeaderCase(std::move(name), std::string(kRouter) + ": " + fragment,
-                 [key = std::move(key), value = std::move(value)](const json& header) {
-                   json spoilt = header;
-                   spoilt[kRouter][key] = value;
-                   return spoilt.dump();
-                 });
+  CorruptCheckpoint corrupt = HeaderCase(std::move(name), std::string(kRouter) + ": " + fragment,
+                                         [key, value = std::move(value)](const json& header) {
+                                           json spoilt = header;
+                                           spoilt[kRouter][key] = value;
+                                           return spoilt.dump();
+                                         });
   corrupt.kind = key == "data_offsets" ? "offsets" : "entry";
   return corrupt;
 }
