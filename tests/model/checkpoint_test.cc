@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <limits>
 
@@ -124,15 +125,35 @@ TEST(CheckpointTest, ViewsOutliveDroppedPagesAndMoves) {
   EXPECT_EQ(moved.Vector("model.norm.weight", 32)->data, view.data);
 }
 
+// Longer than one block of the scan, and no multiple of its words.
+constexpr int64_t kNumValues = 40003;
+
 TEST(FindNonFiniteTest, FindsTheFirstOneWhereverItIs) {
-  // Longer than one block of the scan.
-  std::vector<float> values(10000, std::numeric_limits<float>::max());
-  WeightView view{.data = values.data(), .dtype = DType::kF32, .num_rows = 100, .num_cols = 100};
+  const float largest = std::numeric_limits<float>::max();
+  std::vector<float> values(kNumValues, largest);
+  for (size_t i = 0; i < values.size(); i += 3) values[i] = -largest;
+  const WeightView view{values.data(), DType::kF32, 1, kNumValues};
   EXPECT_EQ(FindNonFinite(view), -1);
-  for (const int64_t at : {9999, 8192, 4096, 4095, 0}) {
+  for (const int64_t at :
+       {int64_t{40002}, int64_t{32768}, int64_t{16384}, int64_t{16383}, int64_t{1}, int64_t{0}}) {
     values[at] = at % 2 == 0 ? std::numeric_limits<float>::quiet_NaN()
                              : -std::numeric_limits<float>::infinity();
     EXPECT_EQ(FindNonFinite(view), at);
+  }
+}
+
+// Every bit pattern of the two short types, alone at either end.
+TEST(FindNonFiniteTest, AgreesWithIsfiniteOnEveryShortValue) {
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    std::vector<uint16_t> values(7, 0x3c00);
+    for (int bits = 0; bits < 0x10000; ++bits) {
+      values[0] = values[6] = static_cast<uint16_t>(bits);
+      const WeightView view{values.data(), dtype, 1, 7};
+      const bool finite = std::isfinite(view.at(0, 0));
+      ASSERT_EQ(FindNonFinite(view), finite ? -1 : 0) << bits;
+      const WeightView tail{values.data() + 1, dtype, 1, 6};
+      ASSERT_EQ(FindNonFinite(tail), finite ? -1 : 5) << bits;
+    }
   }
 }
 
