@@ -22,6 +22,18 @@ inline void Pause() {
 #endif
 }
 
+// For the i-th turn of a spinning loop. Past what a free core needs to answer, whoever is waited
+// for may be waiting for this very core: with four threads on two busy cores yielding is ten times
+// faster than spinning on.
+inline void PauseOrYield(int i) {
+  constexpr int kPausesBeforeYield = 1024;  // some 30 us
+  if (i < kPausesBeforeYield) {
+    Pause();
+  } else {
+    std::this_thread::yield();
+  }
+}
+
 }  // namespace
 
 // Counters that different threads write lie on lines of their own: together they cost 15.6 ns an
@@ -47,7 +59,7 @@ struct ThreadPool::Shared {
     for (int i = 1;; ++i) {
       const uint64_t now = generation.load(std::memory_order_acquire);
       if (now != seen) return now;
-      Pause();
+      PauseOrYield(i);
       if (i % 64 == 0 && std::chrono::steady_clock::now() > spin_until) break;
     }
     MutexLock lock(mutex);
@@ -110,11 +122,7 @@ void ThreadPool::RunErased(int num_units, void* unit, UnitFn call) {
   shared_->num_running.store(num_threads_ - 1, std::memory_order_relaxed);
   shared_->Publish();
   shared_->TakeUnits(0);
-  // Yield now and then: on a busy machine the last worker may be waiting for this very core.
-  for (int i = 1; shared_->num_running.load(std::memory_order_acquire) != 0; ++i) {
-    Pause();
-    if (i % 1024 == 0) std::this_thread::yield();
-  }
+  for (int i = 1; shared_->num_running.load(std::memory_order_acquire) != 0; ++i) PauseOrYield(i);
 }
 
 }  // namespace gatehouse
