@@ -1,0 +1,27 @@
+#include "engine/engine.h"
+
+#include <utility>
+
+#include "engine/engine_loop.h"
+#include "engine/loaded_model.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& config,
+                                                       std::unique_ptr<Backend> backend,
+                                                       const Clock& clock, StepObserver& observer) {
+  GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(config, std::move(backend)));
+  const RequestLimits limits{.vocab_size = model.description.vocab_size,
+                             .max_context = model.config.scheduler.max_context};
+  EngineParts parts{.scheduler = model.config.scheduler,
+                    .block_tokens = model.config.cache.block_tokens,
+                    .worker = std::move(model.worker),
+                    .tokenizer = std::move(model.tokenizer),
+                    .model = std::move(model.description),
+                    .memory_plan = model.memory_plan,
+                    .limits = limits};
+  return std::make_unique<EngineLoop>(std::move(parts), clock, observer);
+}
+
+}  // namespace gatehouse

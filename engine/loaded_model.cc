@@ -1,0 +1,139 @@
+#include "engine/loaded_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/local_worker.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/generation_config.h"
+#include "engine/model/layer_tensors.h"
+#include "engine/model/model_config.h"
+#include "engine/model/model_tensors.h"
+#include "engine/model/weight_loader.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+// Enough for every running sequence's next token; a prompt's log-probabilities take as many calls
+// as they need.
+constexpr int64_t kMaxLogitRows = 64;
+
+TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& scheduler) {
+  const bool has_dense = config.num_moe_layers() < config.num_layers;
+  const bool has_moe = config.num_moe_layers() > 0;
+  return {.hidden_size = config.hidden_size,
+          .vocab_size = config.vocab_size,
+          .attention = AttentionOptionsOf(config),
+          .expert_intermediate_size = has_moe ? config.moe.intermediate_size : 0,
+          .dense_intermediate_size = has_dense ? config.dense_intermediate_size : 0,
+          .num_experts = config.moe.num_experts,
+          .top_k = config.moe.top_k,
+          .final_norm_eps = config.norm_eps,
+          .rotary_dim = config.attention.rope.rotary_dim,
+          .num_positions = scheduler.max_context,
+          .max_rows = scheduler.max_step_tokens,
+          .max_logit_rows = std::min<int64_t>(kMaxLogitRows, scheduler.max_step_tokens)};
+}
+
+absl::StatusOr<MemoryPlan> PlanFor(const EngineConfig& config, const ModelConfig& model,
+                                   const TransformerShape& shape, const KvShape& kv,
+                                   const WeightBytes& weights, const Backend& backend) {
+  const int64_t rope_bytes = shape.num_positions * shape.rotary_dim * int64_t{sizeof(float)};
+  return PlanMemory(
+      {.expert_weight_bytes = weights.experts,
+       .dense_weight_bytes = weights.dense,
+       .workspace_bytes = Transformer::WorkspaceBytes(shape) + rope_bytes,
+       .kv_block_bytes = static_cast<int64_t>(backend.KvBlockBytes(kv)) * model.num_layers,
+       .block_tokens = kv.block_tokens,
+       .max_sequences = config.scheduler.max_sequences,
+       .max_context = config.scheduler.max_context,
+       .kv_cache_bytes = config.cache.kv_cache_bytes,
+       .available_bytes = AvailableMemoryBytes()});
+}
+
+ModelDescription Describe(const std::string& model_dir, const ModelConfig& config,
+                          const GenerationConfig& generation, const WeightFormatNames& formats) {
+  ModelDescription description{
+      .name = std::filesystem::absolute(model_dir).lexically_normal().filename().string(),
+      .family = config.family,
+      .num_parameters = CountParameters(config).total(),
+      .num_layers = config.num_layers,
+      .hidden_size = config.hidden_size,
+      .vocab_size = config.vocab_size,
+      .num_experts = config.moe.num_experts,
+      .top_k = config.moe.top_k,
+      .eos_token_ids = generation.eos_token_ids,
+      .expert_weight_format = formats.experts,
+      .dense_weight_format = formats.dense,
+      .default_sampling = generation.sampling};
+  for (int32_t l = 0; l < config.num_layers; ++l) {
+    if (config.is_moe_layer[l]) description.moe_layers.push_back(l);
+  }
+  return description;
+}
+
+// A tokenizer may know fewer ids than the model (tables are padded), never more.
+absl::Status CheckVocabulary(const std::string& dir, const Tokenizer& tokenizer,
+                             const ModelConfig& model) {
+  if (tokenizer.vocab_size() <= model.vocab_size) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrFormat("%s/tokenizer.json: highest token id: got %d, expected below vocab_size %d",
+                      dir, tokenizer.vocab_size() - 1, model.vocab_size));
+}
+
+absl::StatusOr<int32_t> MaxContextInForce(const SchedulerOptions& scheduler,
+                                          const ModelConfig& model) {
+  if (scheduler.max_context == 0) return model.max_context;
+  if (scheduler.max_context > model.max_context) {
+    return absl::InvalidArgumentError(absl::StrFormat("max_context: got %d, the model has %d",
+                                                      scheduler.max_context, model.max_context));
+  }
+  return scheduler.max_context;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
+                                      std::unique_ptr<Backend> backend) {
+  const std::string& dir = requested.model.model_dir;
+  GATEHOUSE_ASSIGN_OR_RETURN(const ModelConfig model, LoadModelConfig(dir));
+  GATEHOUSE_ASSIGN_OR_RETURN(const GenerationConfig generation, LoadGenerationConfig(dir, model));
+  GATEHOUSE_ASSIGN_OR_RETURN(Checkpoint opened, Checkpoint::Open(dir));
+  const auto checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
+  GATEHOUSE_ASSIGN_OR_RETURN(const TensorViews views, FindTensors(*checkpoint, model));
+  const ModelTensors tensors = GroupTensors(model, views);
+
+  LoadedModel loaded{.config = requested};
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.tokenizer, LoadTokenizer(dir));
+  GATEHOUSE_RETURN_IF_ERROR(CheckVocabulary(dir, *loaded.tokenizer, model));
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.config.scheduler.max_context,
+                             MaxContextInForce(requested.scheduler, model));
+  const WeightFormats formats{.experts = requested.model.expert_weights,
+                              .dense = requested.model.dense_weights};
+  const TransformerShape shape = ShapeOf(model, loaded.config.scheduler);
+  const KvShape kv{.num_kv_heads = model.attention.num_kv_heads,
+                   .head_dim = model.attention.head_dim,
+                   .block_tokens = requested.cache.block_tokens};
+  const WeightBytes weight_bytes = MeasureWeights(tensors, formats, *backend);
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan,
+                             PlanFor(loaded.config, model, shape, kv, weight_bytes, *backend));
+
+  GATEHOUSE_ASSIGN_OR_RETURN(
+      TransformerWeights weights,
+      LoadWeights(model, checkpoint, tensors, formats, shape.num_positions, *backend));
+  GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> transformer,
+                             Transformer::Create(*backend, shape, std::move(weights)));
+  GATEHOUSE_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(*backend, kv, model.num_layers,
+                                                            loaded.memory_plan.num_kv_blocks));
+  loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
+  loaded.description.max_context = loaded.config.scheduler.max_context;
+  loaded.worker =
+      std::make_unique<LocalWorker>(std::move(backend), std::move(transformer), std::move(cache));
+  return loaded;
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,30 @@
+// A model folder brought into memory on one rank: everything the engine needs but the loop.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/engine_config.h"
+#include "engine/memory_plan.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "engine/worker.h"
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+struct LoadedModel {
+  EngineConfig config;  // as asked for, what was left open decided
+  ModelDescription description;
+  MemoryPlan memory_plan;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<Worker> worker;
+};
+
+// Reads and checks config.json, generation_config.json, tokenizer.json and the checkpoint's
+// headers, plans memory, then packs the weights. FAILED_PRECONDITION "<file>: <problem>, expected
+// ..." for a model that cannot be loaded; RESOURCE_EXHAUSTED with numbers for one that cannot fit;
+// INVALID_ARGUMENT for a configuration that the model cannot honour.
+absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, std::unique_ptr<Backend> backend);
+
+}  // namespace gatehouse

@@ -1,0 +1,190 @@
+// Whole steps of a model on the CPU back end, without server or scheduler: prefill of one prompt,
+// decode of a batch. Beside each rate stands its bound, measured in the same run: for prefill the
+// fused multiply-add peak, for decode the read bandwidth times the bytes that the step must read
+// once (docs/bench/METHOD.md has the formulas).
+//
+// usage: model_bench MODEL_DIR [--threads N] [--isa NAME] [--repeats N]
+// Prints one JSON line a measurement: the median of the repeats.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "engine/loaded_model.h"
+#include "kernels/base/thread_pool.h"
+#include "tests/bench/machine_limits.h"
+
+namespace gatehouse::bench {
+namespace {
+
+constexpr int kBlockTokens = 16;
+constexpr int kDecodeContext = 160;
+
+struct Options {
+  std::string model_dir;
+  int num_threads = static_cast<int>(std::thread::hardware_concurrency());
+  std::string isa;
+  int num_repeats = 5;
+};
+
+struct Measurement {
+  double seconds = 0;  // of one step, median
+  double bytes = 0;    // that the step reads once: weights it touches
+};
+
+class ModelBench {
+ public:
+  ModelBench(const Options& options, LoadedModel model)
+      : options_(options), model_(std::move(model)), pool_(options.num_threads) {
+    arena_.assign(size_t{256} << 20, 1);
+  }
+
+  void Prefill(int num_tokens) {
+    const Measurement step = Measure(1, num_tokens, 0);
+    const double flops = FlopsOfPrefill(num_tokens);
+    const double peak = limits_.FlopsPerSecond(pool_);
+    Print({{"measure", "prefill"},
+           {"tokens", num_tokens},
+           {"ms", step.seconds * 1e3},
+           {"tokens_per_second", num_tokens / step.seconds},
+           {"gflop_per_second", flops / step.seconds * 1e-9},
+           {"peak_gflop_per_second", peak * 1e-9},
+           {"share_of_peak", flops / step.seconds / peak}});
+  }
+
+  void Decode(int batch) {
+    const Measurement step = Measure(batch, 1, kDecodeContext);
+    const double limit = limits_.ReadBytesPerSecond(pool_, arena_.data(), arena_.size());
+    Print({{"measure", "decode"},
+           {"batch", batch},
+           {"ms", step.seconds * 1e3},
+           {"tokens_per_second", batch / step.seconds},
+           {"gb_per_second", step.bytes / step.seconds * 1e-9},
+           {"read_limit_gb_per_second", limit * 1e-9},
+           {"share_of_limit", step.bytes / step.seconds / limit}});
+  }
+
+ private:
+  // A step of `batch` sequences with `num_rows` rows each from `first_position` on; the cache holds
+  // zeros before it.
+  Measurement Measure(int batch, int num_rows, int first_position) {
+    const int blocks_each = (first_position + num_rows + kBlockTokens - 1) / kBlockTokens;
+    std::vector<std::vector<int32_t>> tables(batch);
+    StepPlan plan;
+    std::vector<RowSampling> sampling(batch);
+    std::mt19937 random(1);
+    for (int s = 0; s < batch; ++s) {
+      for (int b = 0; b < blocks_each; ++b) tables[s].push_back(s * blocks_each + b);
+      plan.spans.push_back({plan.num_rows(), num_rows, first_position, tables[s]});
+      plan.span_sequences.push_back(s);
+      for (int r = 0; r < num_rows; ++r) {
+        plan.token_ids.push_back(random() % model_.description.vocab_size);
+        plan.positions.push_back(first_position + r);
+      }
+      plan.logit_rows.push_back({.sequence = SequenceId(s), .row = plan.num_rows() - 1});
+    }
+    std::vector<double> seconds;
+    Measurement result;
+    for (int i = 0; i <= options_.num_repeats; ++i) {  // the first warms up
+      const auto begin = std::chrono::steady_clock::now();
+      const auto step = model_.worker->Run(plan, sampling);
+      const auto end = std::chrono::steady_clock::now();
+      if (!step.ok()) {
+        std::cerr << step.status() << "\n";
+        std::exit(1);
+      }
+      if (i > 0) seconds.push_back(std::chrono::duration<double>(end - begin).count());
+      result.bytes = BytesOfStep(*step);
+    }
+    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+    result.seconds = seconds[seconds.size() / 2];
+    return result;
+  }
+
+  // Dense weights once (the embedding table is not read but for a row a token) and each expert that
+  // has a row.
+  double BytesOfStep(const StepResult& step) const {
+    const ModelDescription& m = model_.description;
+    const double table =
+        1.0 * m.vocab_size * m.hidden_size * (m.dense_weight_format == "bf16" ? 2 : 4);
+    const double expert =
+        1.0 * model_.memory_plan.expert_weight_bytes / m.moe_layers.size() / m.num_experts;
+    double bytes = model_.memory_plan.dense_weight_bytes - table;
+    for (const RoutePlan& route : step.routes) {
+      for (int e = 0; e < route.num_experts; ++e) {
+        if (route.expert_begin[e + 1] > route.expert_begin[e]) bytes += expert;
+      }
+    }
+    return bytes;
+  }
+
+  // Two operations a weight and token; scores and values of causal attention; one row of the output
+  // head.
+  double FlopsOfPrefill(int num_tokens) const {
+    const ModelDescription& m = model_.description;
+    const double expert_weights =
+        1.0 * CountOf(model_.memory_plan.expert_weight_bytes, m.expert_weight_format);
+    const double table = 1.0 * m.vocab_size * m.hidden_size;
+    const double dense_weights =
+        CountOf(model_.memory_plan.dense_weight_bytes, m.dense_weight_format) - 2 * table;
+    const double active = dense_weights + expert_weights * m.top_k / m.num_experts;
+    return 2 * (active * num_tokens +
+                table);  // attention scores are left out: a lower bound of the work
+  }
+  static double CountOf(int64_t bytes, const std::string& format) {
+    return static_cast<double>(bytes) / (format == "bf16" ? 2 : 4);
+  }
+
+  void Print(nlohmann::ordered_json line) {
+    line["model"] = model_.description.name;
+    line["weights"] = model_.description.expert_weight_format;
+    line["threads"] = options_.num_threads;
+    line["isa"] = options_.isa;
+    line["repeats"] = options_.num_repeats;
+    std::cout << line.dump() << std::endl;
+  }
+
+  const Options options_;
+  LoadedModel model_;
+  ThreadPool pool_;
+  MachineLimits limits_;
+  std::vector<char> arena_;
+};
+
+int Main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Times whole steps of a model on the CPU back end");
+  app.add_option("model_dir", options.model_dir)->required();
+  app.add_option("--threads", options.num_threads);
+  app.add_option("--isa", options.isa);
+  app.add_option("--repeats", options.num_repeats)->check(CLI::Range(1, 1000));
+  CLI11_PARSE(app, argc, argv);
+  auto backend = MakeBackend("cpu", {.num_threads = options.num_threads, .isa = options.isa});
+  if (!backend.ok()) {
+    std::cerr << backend.status() << "\n";
+    return 2;
+  }
+  options.isa = (*backend)->isa();
+  EngineConfig config;
+  config.model.model_dir = options.model_dir;
+  config.scheduler.max_sequences = 32;
+  auto model = LoadModel(config, *std::move(backend));
+  if (!model.ok()) {
+    std::cerr << model.status() << "\n";
+    return 3;
+  }
+  const int prompt = std::min(512, model->description.max_context);
+  ModelBench bench(options, *std::move(model));
+  bench.Prefill(prompt);
+  for (const int batch : {1, 8, 32}) bench.Decode(batch);
+  return 0;
+}
+
+}  // namespace
+}  // namespace gatehouse::bench
+
+int main(int argc, char** argv) { return gatehouse::bench::Main(argc, argv); }

@@ -1,0 +1,144 @@
+// The same request gives the same bits whatever shares the batch, however its prompt is chunked, on
+// any number of threads, and when memory is so tight that it is preempted and computed again.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/testing/engine_runner.h"
+
+namespace gatehouse {
+namespace {
+
+const char kModelDir[] = GATEHOUSE_SOURCE_DIR "/models/demo";
+
+// Everything about a token that a client could compare, bit for bit.
+struct Trace {
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;  // prompt (from the second token on), then generated
+  std::vector<float> top;
+  std::vector<float> weights;  // of the routers
+  std::vector<int32_t> experts;
+  std::string text;
+  bool operator==(const Trace&) const = default;
+};
+
+Trace TraceOf(const CollectingSink& sink) {
+  Trace trace;
+  const auto add = [&](const TokenOutput& token) {
+    trace.ids.push_back(token.id);
+    if (token.logprob) trace.logprobs.push_back(*token.logprob);
+    for (const TokenLogprob& top : token.top) trace.top.push_back(top.logprob);
+    if (token.routed_experts) {
+      const RoutedExperts& routed = *token.routed_experts;
+      trace.weights.insert(trace.weights.end(), routed.weights.begin(), routed.weights.end());
+      trace.experts.insert(trace.experts.end(), routed.expert_ids.begin(), routed.expert_ids.end());
+    }
+  };
+  for (const TokenOutput& token : sink.prompt) add(token);
+  for (const TokenOutput& token : sink.tokens) add(token);
+  trace.text = sink.text;
+  return trace;
+}
+
+std::vector<int32_t> RandomPrompt(std::mt19937& random, int num_tokens) {
+  std::vector<int32_t> ids(num_tokens);
+  for (int32_t& id : ids) id = 1 + static_cast<int32_t>(random() % 4095);
+  return ids;
+}
+
+// Sampled, so that the draw is compared too.
+Request Probe() {
+  std::mt19937 random(11);
+  Request request;
+  request.prompt_ids = RandomPrompt(random, 77);
+  request.sampling.temperature = 0.8f;
+  request.sampling.top_p = 0.95f;
+  request.sampling.seed = 42;
+  request.stop.max_new_tokens = 40;
+  request.stop.ignore_eos = true;
+  request.output.top_logprobs = 3;
+  request.output.prompt_logprobs = 0;
+  request.output.routed_experts = true;
+  return request;
+}
+
+std::vector<Request> Companions(int count, int num_new_tokens) {
+  std::mt19937 random(12);
+  std::vector<Request> requests(count);
+  for (Request& request : requests) {
+    request.prompt_ids = RandomPrompt(random, 1 + static_cast<int>(random() % 120));
+    request.sampling.seed = random();
+    request.stop.ignore_eos = num_new_tokens > 0;
+    request.stop.max_new_tokens =
+        num_new_tokens > 0 ? num_new_tokens : 1 + static_cast<int32_t>(random() % 60);
+  }
+  return requests;
+}
+
+struct Setting {
+  std::string name;
+  int num_threads = 1;
+  int max_step_tokens = 512;
+  int num_companions = 0;
+  int64_t kv_cache_bytes = 0;
+  int companion_new_tokens = 0;  // 0: random, few
+};
+
+Trace RunProbe(const Setting& setting, int* num_preemptions = nullptr) {
+  EngineConfig config;
+  config.scheduler.max_step_tokens = setting.max_step_tokens;
+  config.cache.kv_cache_bytes = setting.kv_cache_bytes;
+  auto runner = EngineRunner::Create(
+      {.model_dir = kModelDir, .num_threads = setting.num_threads, .config = config});
+  EXPECT_TRUE(runner.ok()) << runner.status();
+  std::vector<Request> requests = Companions(setting.num_companions, setting.companion_new_tokens);
+  requests.insert(requests.begin() + setting.num_companions / 2, Probe());
+  const auto sinks = (*runner)->Run(requests);
+  for (const auto& sink : sinks) {
+    EXPECT_TRUE(sink->Wait().ok()) << sink->Wait();
+    EXPECT_EQ(sink->num_closes, 1);
+    if (num_preemptions != nullptr && sink->finished) {
+      *num_preemptions += sink->finished->num_preemptions;
+    }
+  }
+  return TraceOf(*sinks[setting.num_companions / 2]);
+}
+
+class InvarianceTest : public testing::TestWithParam<Setting> {};
+
+TEST_P(InvarianceTest, ARequestGivesTheSameBitsAsAlone) {
+  const Trace alone = RunProbe({.name = "alone"});
+  ASSERT_EQ(alone.logprobs.size(), 76u + 40u);
+  EXPECT_EQ(RunProbe(GetParam()), alone);
+}
+
+INSTANTIATE_TEST_SUITE_P(Settings, InvarianceTest,
+                         testing::Values(Setting{.name = "TwoThreads", .num_threads = 2},
+                                         Setting{.name = "FourThreads", .num_threads = 4},
+                                         Setting{.name = "ChunksOfAtMost16", .max_step_tokens = 16},
+                                         Setting{.name = "ChunksOfAtMost33", .max_step_tokens = 33},
+                                         Setting{.name = "Among31Others", .num_companions = 31},
+                                         Setting{.name = "Among31OthersInSmallSteps",
+                                                 .num_threads = 2,
+                                                 .max_step_tokens = 48,
+                                                 .num_companions = 31}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(PreemptionTest, ARecomputedRequestGivesTheSameBitsAsAlone) {
+  const Trace alone = RunProbe({.name = "alone"});
+  // Room for two sequences of 256 tokens: 6 layers, keys and values of 4 heads of 32 floats.
+  constexpr int64_t kBytesPerToken = 6 * 2 * 4 * 32 * 4;
+  int num_preemptions = 0;
+  // Companions grow by eight blocks each: more than the scheduler holds back for them.
+  const Trace crowded = RunProbe({.name = "crowded",
+                                  .num_companions = 15,
+                                  .kv_cache_bytes = 512 * kBytesPerToken,
+                                  .companion_new_tokens = 128},
+                                 &num_preemptions);
+  EXPECT_EQ(crowded, alone);
+  EXPECT_GT(num_preemptions, 0);
+}
+
+}  // namespace
+}  // namespace gatehouse

@@ -1,0 +1,70 @@
+// Runs requests on a real engine and collects what comes out: for golden, invariance and benchmark
+// programs.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/request/token_sink.h"
+#include "kernels/base/clock.h"
+#include "kernels/base/mutex.h"
+
+namespace gatehouse {
+
+// Everything one request received. Thread-safe; events come from the engine loop.
+class CollectingSink final : public TokenSink {
+ public:
+  bool Push(SinkEvent event) override;
+  void Close(absl::Status status) override;
+
+  // Blocks until Close; then the members below may be read.
+  absl::Status Wait();
+
+  int num_closes = 0;
+  std::optional<StartedEvent> started;
+  std::vector<TokenOutput> prompt;  // position by position
+  std::vector<TokenOutput> tokens;
+  std::string text;
+  std::optional<FinishedEvent> finished;
+
+ private:
+  Mutex mutex_;
+  CondVar closed_;
+  std::optional<absl::Status> status_ GATEHOUSE_GUARDED_BY(mutex_);
+};
+
+class IgnoringObserver final : public StepObserver {
+ public:
+  void OnStep(const StepStats&) override {}
+  void OnToken(double) override {}
+  void OnFirstToken(double) override {}
+  void OnRequestEnd(const RequestStats&) override {}
+};
+
+struct RunnerOptions {
+  std::string model_dir;
+  int num_threads = 1;
+  std::string isa;      // empty: the best of this machine
+  EngineConfig config;  // config.model.model_dir is taken from above
+};
+
+class EngineRunner {
+ public:
+  static absl::StatusOr<std::unique_ptr<EngineRunner>> Create(const RunnerOptions& options);
+
+  Engine& engine() { return *engine_; }
+  // Submits all at once and waits for all. A refused request's sink is closed with the refusal.
+  std::vector<std::shared_ptr<CollectingSink>> Run(const std::vector<Request>& requests);
+
+ private:
+  EngineRunner() = default;
+  SteadyClock clock_;
+  IgnoringObserver observer_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace gatehouse
