@@ -73,7 +73,8 @@ class Engine {
   virtual ~Engine() = default;  // drains at once: what runs is closed with UNAVAILABLE
 
   // INVALID_ARGUMENT (ValidateRequest), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining),
-  // DEADLINE_EXCEEDED (it has passed): then the sink is not used. Otherwise the sink is kept until its Close.
+  // DEADLINE_EXCEEDED (it has passed): then the sink is not used. Otherwise the sink is kept until
+  // its Close.
   virtual absl::StatusOr<Ticket> Submit(Request request, std::shared_ptr<TokenSink> sink) = 0;
   // Ends the request with CANCELLED within one step. An unknown or ended ticket is no error.
   virtual void Cancel(Ticket ticket) = 0;
