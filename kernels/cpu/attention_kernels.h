@@ -101,26 +101,28 @@ struct KeyRange {
 template <typename V, int kQueries, int kCols>
 inline void AddValueColumns(const KeyStep& step, KeyRange range, bool rescale, QueryTile& tile,
                             int i0, int col) {
+  const int64_t stride = step.value_stride;
   V sums[kQueries][kCols];
-  float* out = tile.sums + i0 * step.value_stride + col * 8;
+  float* out = tile.sums + i0 * stride + col * 8;
   for (int i = 0; i < kQueries; ++i) {
     const V factor = V::Broadcast(rescale ? tile.factors[i0 + i] : 1.0f);
-    for (int c = 0; c < kCols; ++c) {
-      sums[i][c] = Mul(V::Load(out + i * step.value_stride + c * 8), factor);
-    }
+    for (int c = 0; c < kCols; ++c) sums[i][c] = Mul(V::Load(out + i * stride + c * 8), factor);
   }
-  const float* p = tile.scores + i0 * kKeysPerStep;
-  for (int t = range.begin; t < range.end; ++t) {
-    const float* row = step.values[t / 8] + t % 8 * step.value_stride + col * 8;
-    V value[kCols];
-    for (int c = 0; c < kCols; ++c) value[c] = V::Load(row + c * 8);
-    for (int i = 0; i < kQueries; ++i) {
-      const V weight = V::Broadcast(p[i * kKeysPerStep + t]);
-      for (int c = 0; c < kCols; ++c) sums[i][c] = Fma(weight, value[c], sums[i][c]);
+  for (int t = range.begin; t < range.end;) {
+    const int group_end = (t / 8 + 1) * 8, end = group_end < range.end ? group_end : range.end;
+    const float* row = step.values[t / 8] + t % 8 * stride + col * 8;
+    const float* p = tile.scores + i0 * kKeysPerStep + t;
+    for (; t < end; ++t, ++p, row += stride) {
+      V value[kCols];
+      for (int c = 0; c < kCols; ++c) value[c] = V::Load(row + c * 8);
+      for (int i = 0; i < kQueries; ++i) {
+        const V weight = V::Broadcast(p[i * kKeysPerStep]);
+        for (int c = 0; c < kCols; ++c) sums[i][c] = Fma(weight, value[c], sums[i][c]);
+      }
     }
   }
   for (int i = 0; i < kQueries; ++i) {
-    for (int c = 0; c < kCols; ++c) sums[i][c].Store(out + i * step.value_stride + c * 8);
+    for (int c = 0; c < kCols; ++c) sums[i][c].Store(out + i * stride + c * 8);
   }
 }
 
@@ -182,11 +184,6 @@ inline KeyStep FindKeyStep(const AttentionUnit& unit, int64_t first_key, int num
   return step;
 }
 
-// How many keys query i of the unit sees.
-inline int64_t NumKeys(const AttentionUnit& unit, int i) {
-  return unit.first_position + (unit.first_query + i) / unit.heads_per_kv + 1;
-}
-
 // Tiles of nearly equal size: a tile of one query reads all keys for itself.
 struct TileSplit {
   explicit TileSplit(int num_queries)
@@ -196,26 +193,34 @@ struct TileSplit {
   int num_queries, num_tiles;
 };
 
+// Where head (first_query + i) % heads_per_kv of row (first_query + i) / heads_per_kv begins.
+inline int64_t QueryOffset(const AttentionUnit& unit, int i, int64_t stride) {
+  const int query = unit.first_query + i;
+  return query / unit.heads_per_kv * stride + int64_t{query % unit.heads_per_kv} * unit.head_dim;
+}
+
 // Scaled queries, transposed by tile so that a channel of all of them lies together.
 inline void PackQueries(const AttentionUnit& unit, const TileSplit& split, float* packed) {
+  // Rows lie a whole row of q apart, which no hardware prefetcher follows.
+  for (int i = 0; i < unit.num_queries; ++i) {
+    const float* q = unit.q + QueryOffset(unit, i, unit.q_stride);
+    for (int d = 0; d < unit.head_dim; d += 16) __builtin_prefetch(q + d);
+  }
+  const int head_dim = unit.head_dim;
+  const float scale = unit.scale;
   for (int tile = 0; tile < split.num_tiles; ++tile) {
     const int begin = split.begin(tile), count = split.begin(tile + 1) - begin;
     for (int i = 0; i < count; ++i) {
-      const int query = unit.first_query + begin + i;
-      const float* q = unit.q + query / unit.heads_per_kv * unit.q_stride +
-                       int64_t{query % unit.heads_per_kv} * unit.head_dim;
-      for (int d = 0; d < unit.head_dim; ++d) {
-        packed[begin * unit.head_dim + d * count + i] = q[d] * unit.scale;
-      }
+      const float* q = unit.q + QueryOffset(unit, begin + i, unit.q_stride);
+      float* out = packed + begin * head_dim + i;
+      for (int d = 0; d < head_dim; ++d) out[d * count] = q[d] * scale;
     }
   }
 }
 
 template <typename V>
 void StoreQuery(const AttentionUnit& unit, int i, const float* sums, const float* totals) {
-  const int query = unit.first_query + i;
-  float* out = unit.out + query / unit.heads_per_kv * unit.out_stride +
-               int64_t{query % unit.heads_per_kv} * unit.head_dim;
+  float* out = unit.out + QueryOffset(unit, i, unit.out_stride);
   const V total = V::Broadcast(ReduceAdd(V::Load(totals)));
   for (int d = 0; d < unit.head_dim; d += 8) {
     const int count = unit.head_dim - d < 8 ? unit.head_dim - d : 8;
@@ -233,9 +238,14 @@ void Attend(const AttentionUnit& unit) {
   const TileSplit split(unit.num_queries);
   PackQueries(unit, split, packed);
   for (float* p = sums; p < maxima; ++p) *p = 0;
-  for (int i = 0; i < unit.num_queries; ++i) maxima[i] = -__builtin_inff();
+  int64_t ends[kMaxUnitQueries];  // how many keys a query sees: never falls
+  int64_t last_key = 0;
+  for (int i = 0; i < unit.num_queries; ++i) {
+    maxima[i] = -__builtin_inff();
+    ends[i] = unit.first_position + (unit.first_query + i) / unit.heads_per_kv + 1;
+    last_key = ends[i];
+  }
 
-  const int64_t last_key = NumKeys(unit, unit.num_queries - 1);
   for (int64_t first_key = 0; first_key < last_key; first_key += kKeysPerStep) {
     const auto within = [&](int64_t num_keys) {
       const int64_t seen = num_keys - first_key;
@@ -245,7 +255,7 @@ void Attend(const AttentionUnit& unit) {
     for (int t = 0; t < split.num_tiles; ++t) {
       const int begin = split.begin(t), count = split.begin(t + 1) - begin;
       int num_keys[kMaxTileQueries];
-      for (int i = 0; i < count; ++i) num_keys[i] = within(NumKeys(unit, begin + i));
+      for (int i = 0; i < count; ++i) num_keys[i] = within(ends[begin + i]);
       if (num_keys[count - 1] == 0) continue;
       QueryTile tile;
       tile.q = packed + int64_t{begin} * unit.head_dim;
