@@ -22,8 +22,7 @@ constexpr size_t kMaxShards = 4096;  // one mapping each; the kernel's limit is 
 // A plain file name: an index must not reach outside its folder.
 bool IsShardName(const std::string& name) {
   const auto is_plain = [](char c) { return c > 0x20 && c < 0x7f && c != '/' && c != '\\'; };
-  return absl::EndsWith(name, ".safetensors") && name.front() != '.' &&
-         std::all_of(name.begin(), name.end(), is_plain);
+  return absl::EndsWith(name, ".safetensors") && std::all_of(name.begin(), name.end(), is_plain);
 }
 
 // Tensor to shard, as the index has it.

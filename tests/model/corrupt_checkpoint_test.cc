@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <random>
 #include <set>
 
 #include "engine/model/checkpoint.h"
@@ -60,6 +61,40 @@ TEST(CorruptCheckpointTest, EachIsRefusedInOneLineThatNamesFileAndProblem) {
   }
   EXPECT_GE(num_cases, 40);
   EXPECT_GE(names_of_kind.size(), 8u);
+}
+
+// Whatever a header says, what is opened lies within the file. Seed 7.
+TEST(CorruptCheckpointTest, RandomDamageIsRefusedOrHarmless) {
+  const TensorsToWrite tensors = {{"a", {"F32", {3, 4}, std::string(48, '\x3f')}},
+                                  {"b", {"BF16", {5}, std::string(10, '\x3f')}}};
+  const std::string intact =
+      SafetensorsFileOf(SafetensorsHeader(tensors).dump(), SafetensorsData(tensors));
+  const size_t num_header_bytes = intact.size() - SafetensorsData(tensors).size();
+  const std::string digits = "0123456789,[]{}\":-e.";
+  std::mt19937 random(7);
+  TempDir dir;
+  int num_refused = 0;
+  constexpr int kNumFiles = 500;
+  for (int i = 0; i < kNumFiles; ++i) {
+    std::string bytes = intact;
+    for (uint32_t n = 1 + random() % 3; n > 0; --n) {
+      const size_t at = random() % num_header_bytes;
+      bytes[at] = at >= 8 && random() % 4 != 0 ? digits[random() % digits.size()]
+                                               : static_cast<char>(random());
+    }
+    WriteFile(dir.path() + "/model.safetensors", bytes);
+    const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(dir.path());
+    if (!checkpoint.ok()) {
+      ++num_refused;
+      EXPECT_THAT(std::string(checkpoint.status().message()), Not(HasSubstr("\n")));
+      continue;
+    }
+    for (const std::string& name : checkpoint->Names()) {
+      checkpoint->CheckFinite(name).IgnoreError();  // reads every byte of it
+    }
+  }
+  EXPECT_GT(num_refused, kNumFiles / 2);
+  EXPECT_LT(num_refused, kNumFiles);  // some damage is to names or metadata
 }
 
 }  // namespace

@@ -194,6 +194,13 @@ std::vector<CorruptCheckpoint> TensorCases() {
                  [](auto& checkpoint) { checkpoint.config["attention_bias"] = true; }),
       TensorCase("tied", "another_output_matrix", "lm_head.weight: got values other than",
                  [](auto& checkpoint) { checkpoint.config["tie_word_embeddings"] = true; }),
+      TensorCase("tied", "same_bytes_of_another_dtype", "lm_head.weight: got values other than",
+                 [](auto& checkpoint) {
+                   const std::string bytes(300 * 32 * 2, '\x3c');
+                   checkpoint.config["tie_word_embeddings"] = true;
+                   checkpoint.tensors[kEmbedding] = {"BF16", {300, 32}, bytes};
+                   checkpoint.tensors["lm_head.weight"] = {"F16", {300, 32}, bytes};
+                 }),
       TensorCase("non_finite", "nan_f32", "input_layernorm.weight: got a NaN at value 31 of [32]",
                  [](auto& checkpoint) {
                    SetFirstValue(checkpoint.tensors[kNorm], std::string("\0\0\xc0\x7f", 4));
