@@ -45,7 +45,8 @@ struct ModelDescription {
   bool has_chat_template = false;
   std::string expert_weight_format;
   std::string dense_weight_format;
-  SamplingParams default_sampling;  // generation_config.json over our own defaults
+  SamplingParams default_sampling;    // generation_config.json over our own defaults
+  std::vector<std::string> warnings;  // what the folder holds and the server ignores, to be logged
 };
 
 // For health and status: read without stopping the loop.

@@ -85,6 +85,21 @@ absl::Status CheckVocabulary(const std::string& dir, const Tokenizer& tokenizer,
                       dir, tokenizer.vocab_size() - 1, model.vocab_size));
 }
 
+std::vector<std::string> WarningsOf(const Checkpoint& checkpoint, const ModelConfig& model,
+                                    const GenerationConfig& generation) {
+  std::vector<std::string> warnings;
+  const std::vector<std::string> unused = UnusedTensors(checkpoint, model);
+  if (!unused.empty()) {
+    warnings.push_back(
+        absl::StrFormat("%d tensors that the model does not use are ignored, %s first",
+                        unused.size(), unused.front()));
+  }
+  for (const std::string& key : generation.ignored_keys) {
+    warnings.push_back("generation_config.json: " + key + " is ignored");
+  }
+  return warnings;
+}
+
 absl::StatusOr<int32_t> MaxContextInForce(const SchedulerOptions& scheduler,
                                           const ModelConfig& model) {
   if (scheduler.max_context == 0) return model.max_context;
@@ -130,6 +145,7 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
   GATEHOUSE_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(*backend, kv, model.num_layers,
                                                             loaded.memory_plan.num_kv_blocks));
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
+  loaded.description.warnings = WarningsOf(*checkpoint, model, generation);
   loaded.description.max_context = loaded.config.scheduler.max_context;
   loaded.worker =
       std::make_unique<LocalWorker>(std::move(backend), std::move(transformer), std::move(cache));
