@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/tokenizer/unicode_additions.h"
 #include "engine/tokenizer/utf8.h"
 
 namespace gatehouse {
@@ -18,8 +19,20 @@ bool IsSpace(char32_t c) {
          c == 0x3000;
 }
 
+bool IsNewerWord(char32_t c) {
+  return std::any_of(std::begin(kUnicodeAdditions), std::end(kUnicodeAdditions),
+                     [c](const UnicodeAddition& addition) {
+                       const std::string_view property = addition.property;
+                       const bool is_word = property == "Lu" || property == "Ll" ||
+                                            property == "Lt" || property == "Lm" ||
+                                            property == "Lo" || property[0] == 'M' ||
+                                            property == "Nd" || property == "Pc";
+                       return is_word && IsBetween(c, addition.first, addition.last);
+                     });
+}
+
 // \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control. What is Alphabetic beyond letters, marks
-// and Nl are the circled and squared Latin letters.
+// and Nl are the circled and squared Latin letters. Only asked about neighbours of added tokens.
 bool IsWord(char32_t c) {
   if (c == 0x200C || c == 0x200D || IsBetween(c, 0x24B6, 0x24E9) ||
       IsBetween(c, 0x1F130, 0x1F149) || IsBetween(c, 0x1F150, 0x1F169) ||
@@ -39,6 +52,8 @@ bool IsWord(char32_t c) {
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC:
       return true;
+    case UTF8PROC_CATEGORY_CN:
+      return IsNewerWord(c);
     default:
       return false;
   }

@@ -6,21 +6,12 @@
 
 #include "absl/strings/str_format.h"
 #include "engine/tokenizer/json_node.h"
+#include "engine/tokenizer/unicode_additions.h"
 #include "engine/tokenizer/utf8.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {
 namespace {
-
-struct Addition {
-  uint32_t first;
-  uint32_t last;
-  std::string_view property;
-};
-
-constexpr Addition kAdditions[] = {
-#include "engine/tokenizer/unicode_additions.inc"
-};
 
 constexpr std::string_view kCategories[] = {
     "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M", "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P", "Pc",
@@ -41,7 +32,7 @@ std::string PropertyMembers(std::string_view name) {
   const bool is_category = Contains(kCategories, name);
   if (!is_category && !Contains(kScripts, name)) return "";
   std::string members = absl::StrFormat("\\p{%s%s}", is_category ? "" : "sc:", name);
-  for (const Addition& addition : kAdditions) {
+  for (const UnicodeAddition& addition : kUnicodeAdditions) {
     const bool is_member = is_category && addition.property.size() == 2
                                ? addition.property.substr(0, name.size()) == name
                                : addition.property == name;
@@ -51,9 +42,12 @@ std::string PropertyMembers(std::string_view name) {
   return members;
 }
 
-std::string WordMembers() {
-  return "\\p{Alphabetic}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" + PropertyMembers("L") +
-         PropertyMembers("M") + PropertyMembers("Nd") + PropertyMembers("Pc");
+// Oniguruma's \w alone looks the first 256 characters up in a table of its own, in which ², ³, ¹,
+// ¼, ½ and ¾ are word characters; within a class it does not.
+std::string WordMembers(bool in_class) {
+  return std::string(in_class ? "" : "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}") + "\\p{Alphabetic}" +
+         PropertyMembers("L") + PropertyMembers("M") + PropertyMembers("Nd") +
+         PropertyMembers("Pc");
 }
 
 class Translator {
@@ -206,7 +200,7 @@ class Translator {
         return Members(2, PropertyMembers("Nd"), c == 'D', in_class);
       case 'w':
       case 'W':
-        return Members(2, WordMembers(), c == 'W', in_class);
+        return Members(2, WordMembers(in_class), c == 'W', in_class);
       case 'h':
         return Members(2, "0-9a-fA-F", false, in_class);
       case 'v':

@@ -4,7 +4,7 @@
 //
 // What differs, and how it is written for PCRE2 (compile with UTF, UCP and MULTILINE):
 //   \s \S    White_Space; PCRE2's own \s holds U+180E, too
-//   \d \w    Nd; and Alphabetic, M, Nd, Pc with the six Latin-1 numbers that Oniguruma counts in
+//   \d \w    Nd; and Alphabetic, M, Nd, Pc
 //   \h \v    a hexadecimal digit; U+000B
 //   \p{..}   with the characters of Unicode 15 and 16 added (PCRE2 10.42 knows Unicode 14)
 //   \p{Han}  the script itself; in PCRE2 it would be the script extensions

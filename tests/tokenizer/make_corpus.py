@@ -13,10 +13,14 @@ Files:
                          that of the document, those of "model" are merged into it
   corpus.jsonl           {"c": class, "s": text, tokenizer: ids with parse_special, ...,
                           "plain": {tokenizer: ids without parse_special, where they differ},
-                          "v": CRC-32 of the ids of the variants in the order of their names, every fifth line}
+                          "v": CRC-32 of the ids of the variants in the order of their names, every fifth line,
+                          "w": CRC-32 of the lengths of the words (bytes, as int32) that each pre-tokenizer
+                          cuts the text into; the last one is of all variants together}
   decode.jsonl           {"t": tokenizer, "i": ids, "skip": text, "keep": text}
   long.json              CRC-32 and number of the ids of texts of 1 MiB without a break
   categories.json        [first, last, general category] as the regular expressions see them
+  neighbours.json        ranges of code points that keep a single_word token from matching before and
+                         behind it, and that lstrip and rstrip take
   nfc.json               CRC-32 of NFC for each 4,096 code points
 """
 
@@ -276,6 +280,10 @@ def encode(tokenizer, text, parse_special=True):
     return tokenizer.encode(text).ids
 
 
+def word_lengths(tokenizer, text):
+    return [len(word) for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]  # a letter a byte
+
+
 def write_corpus(tokenizers, variants):
     rng = random.Random(SEED)
     num_lines = 0
@@ -296,6 +304,8 @@ def write_corpus(tokenizers, variants):
                         plain[key] = ids
                 if plain:
                     line["plain"] = plain
+                line["w"] = [crc(word_lengths(tokenizer, text)) for tokenizer in tokenizers.values()]
+                line["w"].append(crc(sum((word_lengths(variants[key], text) for key in sorted(variants)), [])))
                 if num_lines % 5 == 0:
                     line["v"] = [crc(encode(variants[key], text)) for key in sorted(variants)]
                 out.write(json.dumps(line, ensure_ascii=True, separators=(",", ":")) + "\n")
@@ -348,6 +358,29 @@ def write_categories():
     (HERE / "categories.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
 
 
+def ranges(code_points):
+    rows = []
+    for c in code_points:
+        if rows and rows[-1][1] == c - 1:
+            rows[-1][1] = c
+        else:
+            rows.append([c, c])
+    return rows
+
+
+def write_neighbours():
+    tokenizer = Tokenizer(models.BPE({"x": 0}, []))
+    tokenizer.add_tokens([AddedToken("lone", single_word=True), AddedToken("<strip>", lstrip=True, rstrip=True)])
+    lone = tokenizer.token_to_id("lone")
+    code_points = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
+    result = {
+        "word_before": ranges(c for c in code_points if lone not in tokenizer.encode(chr(c) + "lone").ids),
+        "word_after": ranges(c for c in code_points if lone not in tokenizer.encode("lone" + chr(c)).ids),
+        "space_before": ranges(c for c in code_points if tokenizer.encode("x" + chr(c) + "<strip>").offsets[-1][0] == 1),
+        "space_after": ranges(c for c in code_points if tokenizer.encode("<strip>" + chr(c) + "x").offsets[0][1] == 8)}
+    (HERE / "neighbours.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
+
+
 def write_nfc():
     nfc = normalizers.NFC()
     result = []
@@ -366,6 +399,7 @@ def main():
     write_decode(tokenizers)
     write_long(tokenizers)
     write_categories()
+    write_neighbours()
     write_nfc()
 
 

@@ -1,7 +1,7 @@
-"""Writes engine/tokenizer/unicode_additions.inc: code points that the regular expressions of Hugging
-Face `tokenizers` (Oniguruma, Unicode 16) classify and those of PCRE2 10.42 (Unicode 14) do not know.
+"""Writes engine/tokenizer/unicode_additions.h: code points that Hugging Face `tokenizers` (Oniguruma,
+Unicode 16) classifies and PCRE2 10.42 (Unicode 14) does not know.
 
-  python tests/tokenizer/make_unicode_additions.py > engine/tokenizer/unicode_additions.inc
+  python tests/tokenizer/make_unicode_additions.py > engine/tokenizer/unicode_additions.h
 
 Needs: pip install tokenizers==0.23.3; a Python whose unicodedata is 14.0 (3.11) stands for PCRE2 in
 the general categories, and a small ctypes call asks libpcre2-8 itself for the scripts.
@@ -17,6 +17,28 @@ CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 CATEGORIES = ("Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cf").split()
 SCRIPTS = ("Han Hiragana Katakana Hangul Bopomofo Latin Greek Cyrillic Arabic Hebrew Thai "
            "Devanagari").split()
+HEADER = """// Made by tests/tokenizer/make_unicode_additions.py: what Unicode 15 to 16 added, which Hugging
+// Face's libraries know and PCRE2 10.42 (Unicode 14) and utf8proc 2.8 (Unicode 15) do not. The
+// property is a general category or a script; a code point may stand here under both.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace gatehouse {
+
+struct UnicodeAddition {
+  uint32_t first;
+  uint32_t last;
+  std::string_view property;
+};
+
+// clang-format off
+inline constexpr UnicodeAddition kUnicodeAdditions[] = {"""
+FOOTER = """};
+// clang-format on
+
+}  // namespace gatehouse"""
 
 
 def onig_members(pattern):
@@ -66,8 +88,7 @@ def main():
         missing = onig_members(r"\p{%s}" % name) - pcre2_members(r"\p{sc:%s}" % name)
         rows += [(first, last, name) for first, last in ranges(missing)]
     cells = ['{0x%X, 0x%X, "%s"},' % row for row in rows]
-    print("// Made by tests/tokenizer/make_unicode_additions.py; included by regex_syntax.cc.")
-    print("// clang-format off")
+    print(HEADER)
     line = ""
     for cell in cells:
         if line and len(line) + 1 + len(cell) > 100:
@@ -75,7 +96,7 @@ def main():
             line = ""
         line += (" " if line else "") + cell
     print(line)
-    print("// clang-format on")
+    print(FOOTER)
 
 
 main()

@@ -1,5 +1,21 @@
-// Made by tests/tokenizer/make_unicode_additions.py; included by regex_syntax.cc.
+// Made by tests/tokenizer/make_unicode_additions.py: what Unicode 15 to 16 added, which Hugging
+// Face's libraries know and PCRE2 10.42 (Unicode 14) and utf8proc 2.8 (Unicode 15) do not. The
+// property is a general category or a script; a code point may stand here under both.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace gatehouse {
+
+struct UnicodeAddition {
+  uint32_t first;
+  uint32_t last;
+  std::string_view property;
+};
+
 // clang-format off
+inline constexpr UnicodeAddition kUnicodeAdditions[] = {
 {0x1C89, 0x1C89, "Lu"}, {0xA7CB, 0xA7CC, "Lu"}, {0xA7DA, 0xA7DA, "Lu"}, {0xA7DC, 0xA7DC, "Lu"},
 {0x10D50, 0x10D65, "Lu"}, {0x1C8A, 0x1C8A, "Ll"}, {0xA7CD, 0xA7CD, "Ll"}, {0xA7DB, 0xA7DB, "Ll"},
 {0x10D70, 0x10D85, "Ll"}, {0x1DF25, 0x1DF2A, "Ll"}, {0x10D4E, 0x10D4E, "Lm"},
@@ -46,4 +62,7 @@
 {0x1C89, 0x1C8A, "Cyrillic"}, {0x1E030, 0x1E06D, "Cyrillic"}, {0x1E08F, 0x1E08F, "Cyrillic"},
 {0x897, 0x897, "Arabic"}, {0x10EC2, 0x10EC4, "Arabic"}, {0x10EFC, 0x10EFF, "Arabic"},
 {0x11B00, 0x11B09, "Devanagari"},
+};
 // clang-format on
+
+}  // namespace gatehouse
