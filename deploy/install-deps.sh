@@ -11,11 +11,11 @@ set -euo pipefail
 
 build_packages=(
   build-essential ca-certificates ccache cmake git ninja-build pkg-config
-  libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libssl-dev zlib1g-dev
+  libgrpc++-dev protobuf-compiler-grpc grpc-proto libprotobuf-dev protobuf-compiler libssl-dev zlib1g-dev
   libabsl-dev prometheus-cpp-dev nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libpcre2-dev libutf8proc-dev
 )
 test_packages=(
-  libgtest-dev libgmock-dev libbenchmark-dev grpc-proto python3 python3-venv
+  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv
 )
 tools_packages=(
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld-14 shellcheck prometheus

@@ -1,0 +1,25 @@
+// What each command of `gatehouse` does once its flags are parsed. Answers go to standard output,
+// everything else to standard error.
+#pragma once
+
+#include <memory>
+
+#include "client/cli_options.h"
+#include "client/gatehouse_client.h"
+#include "client/terminal.h"
+
+namespace gatehouse {
+
+inline constexpr int kExitDone = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitBadUsage = 2;
+inline constexpr int kExitInterrupted = 130;
+
+// Returns the exit code. `options` are as ParseCliOptions filled them; blocks until done. May be
+// called once.
+int RunCommand(GatehouseClient& client, CliOptions& options, InterruptWatcher& watcher);
+
+// Prints an error that came before or beside a call: one line, or a JSON object with --json.
+void PrintError(const absl::Status& status, const std::string& text, bool json);
+
+}  // namespace gatehouse

@@ -1,0 +1,52 @@
+// The command line of `gatehouse`, parsed into the requests that it stands for.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "client/connection_flags.h"
+#include "gatehouse/v1/inference.pb.h"
+
+namespace gatehouse {
+
+enum class CliCommand { kGenerate, kTokenize, kDetokenize, kInfo, kHealth };
+
+// Where a prompt comes from: an argument, a file, or standard input (file "-").
+struct PromptSource {
+  bool has_text = false;
+  std::string text;
+  std::string file;
+};
+
+struct CliOptions {
+  CliCommand command = CliCommand::kGenerate;
+  ConnectionFlags connection;
+  double timeout_seconds = 0;  // 0: none
+  bool json = false;
+
+  PromptSource prompt;           // generate, tokenize
+  v1::GenerateRequest generate;  // all but a prompt that has to be read first
+  bool stats = false;
+
+  v1::TokenizeRequest tokenize;
+  v1::DetokenizeRequest detokenize;
+  bool ids_from_stdin = false;  // detokenize without ids
+
+  std::string health_service;
+  bool watch = false;
+
+  std::chrono::milliseconds timeout() const {
+    return std::chrono::milliseconds(static_cast<int64_t>(timeout_seconds * 1000));
+  }
+};
+
+// Fills `options` unless the outcome says not to run.
+ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& options);
+
+// "5, 7 9" or "[5, 7, 9]" to ids; INVALID_ARGUMENT names the word that is not an id.
+absl::StatusOr<std::vector<int32_t>> ParseTokenIds(std::string_view text);
+
+}  // namespace gatehouse

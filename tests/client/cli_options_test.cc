@@ -1,0 +1,236 @@
+#include "client/cli_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+namespace gatehouse {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+ParseOutcome Parse(std::vector<const char*> words, CliOptions& options) {
+  words.insert(words.begin(), "gatehouse");
+  return ParseCliOptions(static_cast<int>(words.size()), words.data(), options);
+}
+
+CliOptions ParsedOk(const std::vector<const char*>& words) {
+  CliOptions options;
+  const ParseOutcome outcome = Parse(words, options);
+  EXPECT_TRUE(outcome.run) << outcome.output;
+  return options;
+}
+
+std::string UsageError(const std::vector<const char*>& words) {
+  CliOptions options;
+  const ParseOutcome outcome = Parse(words, options);
+  EXPECT_FALSE(outcome.run);
+  EXPECT_EQ(outcome.exit_code, 2);
+  return outcome.output;
+}
+
+TEST(ParseCliOptionsTest, LeavesUnsetWhatWasNotSaid) {
+  const CliOptions options = ParsedOk({"generate", "Hello"});
+  EXPECT_EQ(options.command, CliCommand::kGenerate);
+  EXPECT_EQ(options.prompt.text, "Hello");
+  const v1::GenerateRequest& request = options.generate;
+  EXPECT_FALSE(request.has_add_special_tokens());
+  EXPECT_FALSE(request.sampling().has_temperature());
+  EXPECT_FALSE(request.sampling().has_seed());
+  EXPECT_FALSE(request.stop().has_max_new_tokens());
+  EXPECT_FALSE(request.output().has_top_logprobs());
+  EXPECT_FALSE(request.has_routing());
+}
+
+TEST(ParseCliOptionsTest, ZeroIsNotUnset) {
+  const CliOptions options =
+      ParsedOk({"generate", "x", "--temperature", "0", "--top-k=0", "--top-logprobs", "0"});
+  EXPECT_TRUE(options.generate.sampling().has_temperature());
+  EXPECT_EQ(options.generate.sampling().temperature(), 0);
+  EXPECT_TRUE(options.generate.sampling().has_top_k());
+  EXPECT_TRUE(options.generate.output().has_top_logprobs());
+}
+
+TEST(ParseCliOptionsTest, FillsEverySamplingField) {
+  const v1::Sampling s = ParsedOk({"generate",
+                                   "x",
+                                   "--temperature",
+                                   "0.5",
+                                   "--top-k",
+                                   "5",
+                                   "--top-p",
+                                   "0.9",
+                                   "--min-p",
+                                   "0.1",
+                                   "--typical-p",
+                                   "0.8",
+                                   "--frequency-penalty",
+                                   "-1.5",
+                                   "--presence-penalty",
+                                   "0.25",
+                                   "--repetition-penalty",
+                                   "1.1",
+                                   "--seed",
+                                   "18446744073709551615",
+                                   "-n",
+                                   "3",
+                                   "--logit-bias",
+                                   "7=-2.5",
+                                   "--logit-bias",
+                                   "9=1",
+                                   "--allowed-token-id",
+                                   "3",
+                                   "--allowed-token-id",
+                                   "4",
+                                   "--bad-word",
+                                   "[damn]"})
+                             .generate.sampling();
+  EXPECT_FLOAT_EQ(s.temperature(), 0.5f);
+  EXPECT_EQ(s.top_k(), 5);
+  EXPECT_FLOAT_EQ(s.top_p(), 0.9f);
+  EXPECT_FLOAT_EQ(s.min_p(), 0.1f);
+  EXPECT_FLOAT_EQ(s.typical_p(), 0.8f);
+  EXPECT_FLOAT_EQ(s.frequency_penalty(), -1.5f);
+  EXPECT_FLOAT_EQ(s.presence_penalty(), 0.25f);
+  EXPECT_FLOAT_EQ(s.repetition_penalty(), 1.1f);
+  EXPECT_EQ(s.seed(), 18446744073709551615u);
+  EXPECT_EQ(s.n(), 3);
+  EXPECT_FLOAT_EQ(s.logit_bias().at(7), -2.5f);
+  EXPECT_FLOAT_EQ(s.logit_bias().at(9), 1);
+  EXPECT_THAT(s.allowed_token_ids(), ElementsAre(3, 4));
+  EXPECT_THAT(s.bad_words(), ElementsAre("[damn]"));  // the flag parser has ideas about brackets
+}
+
+TEST(ParseCliOptionsTest, FillsStopOutputAndRequestFields) {
+  const v1::GenerateRequest r = ParsedOk({"generate",
+                                          "x",
+                                          "--max-new-tokens",
+                                          "8",
+                                          "--min-new-tokens",
+                                          "2",
+                                          "--stop",
+                                          "\n\n",
+                                          "--stop",
+                                          ".",
+                                          "--stop-token-id",
+                                          "11",
+                                          "--ignore-eos",
+                                          "--include-stop",
+                                          "--top-logprobs",
+                                          "5",
+                                          "--prompt-logprobs",
+                                          "0",
+                                          "--token-ids",
+                                          "--routed-experts",
+                                          "--moe-report",
+                                          "--request-id",
+                                          "r1",
+                                          "--cache-salt",
+                                          "s",
+                                          "--routing",
+                                          "exact",
+                                          "--priority",
+                                          "high",
+                                          "--model",
+                                          "demo",
+                                          "--add-special-tokens",
+                                          "false"})
+                                    .generate;
+  EXPECT_EQ(r.stop().max_new_tokens(), 8);
+  EXPECT_EQ(r.stop().min_new_tokens(), 2);
+  EXPECT_THAT(r.stop().strings(), ElementsAre("\n\n", "."));
+  EXPECT_THAT(r.stop().token_ids(), ElementsAre(11));
+  EXPECT_TRUE(r.stop().ignore_eos());
+  EXPECT_TRUE(r.stop().include_stop());
+  EXPECT_EQ(r.output().top_logprobs(), 5);
+  EXPECT_TRUE(r.output().has_prompt_logprobs());
+  EXPECT_TRUE(r.output().token_ids());
+  EXPECT_TRUE(r.output().routed_experts());
+  EXPECT_TRUE(r.output().moe_report());
+  EXPECT_EQ(r.request_id(), "r1");
+  EXPECT_EQ(r.cache_salt(), "s");
+  EXPECT_EQ(r.routing().mode(), v1::Routing::EXACT);
+  EXPECT_EQ(r.priority(), v1::GenerateRequest::HIGH);
+  EXPECT_EQ(r.model(), "demo");
+  EXPECT_TRUE(r.has_add_special_tokens());
+  EXPECT_FALSE(r.add_special_tokens());
+}
+
+TEST(ParseCliOptionsTest, PromptsThatLookLikeSomethingElseStayPrompts) {
+  EXPECT_EQ(ParsedOk({"generate", "info"}).command, CliCommand::kGenerate);
+  EXPECT_EQ(ParsedOk({"generate", "info"}).prompt.text, "info");
+  EXPECT_EQ(ParsedOk({"generate", "[a, b]"}).prompt.text, "[a, b]");
+  EXPECT_EQ(ParsedOk({"generate", "- a list"}).prompt.text, "- a list");
+  EXPECT_EQ(ParsedOk({"generate", "--", "--seed"}).prompt.text, "--seed");
+  EXPECT_TRUE(ParsedOk({"generate", ""}).prompt.has_text);
+}
+
+TEST(ParseCliOptionsTest, PromptComesFromArgumentFileInputOrIds) {
+  EXPECT_EQ(ParsedOk({"generate", "-f", "p.txt"}).prompt.file, "p.txt");
+  EXPECT_FALSE(ParsedOk({"generate"}).prompt.has_text);
+  EXPECT_EQ(ParsedOk({"generate", "-"}).prompt.file, "-");
+  EXPECT_THAT(ParsedOk({"generate", "--tokens", "5, 7 9"}).generate.tokens().ids(),
+              ElementsAre(5, 7, 9));
+  EXPECT_THAT(UsageError({"generate", "x", "--file", "p.txt"}), HasSubstr("excludes"));
+  EXPECT_THAT(UsageError({"generate", "x", "--tokens", "1"}), HasSubstr("excludes"));
+  EXPECT_THAT(UsageError({"generate", "--tokens", " , "}), HasSubstr("no ids"));
+}
+
+TEST(ParseCliOptionsTest, CommonFlagsStandBeforeOrBehindTheCommand) {
+  const CliOptions before = ParsedOk({"--target", "h:1", "--json", "info"});
+  const CliOptions behind = ParsedOk({"info", "--target", "h:1", "--json", "--timeout", "1.5"});
+  EXPECT_EQ(before.connection.target, "h:1");
+  EXPECT_EQ(behind.connection.target, "h:1");
+  EXPECT_TRUE(before.json);
+  EXPECT_TRUE(behind.json);
+  EXPECT_EQ(behind.timeout().count(), 1500);
+}
+
+TEST(ParseCliOptionsTest, TargetComesFromTheEnvironmentUnlessAFlagSaysOtherwise) {
+  setenv("GATEHOUSE_TARGET", "env:2", 1);
+  const CliOptions from_environment = ParsedOk({"health"});
+  const CliOptions from_flag = ParsedOk({"health", "--target", "flag:3"});
+  unsetenv("GATEHOUSE_TARGET");
+  EXPECT_EQ(from_environment.connection.target, "env:2");
+  EXPECT_EQ(from_flag.connection.target, "flag:3");
+  EXPECT_EQ(ParsedOk({"health"}).connection.target, "127.0.0.1:50051");
+}
+
+TEST(ParseCliOptionsTest, NamesTheUnknownWordAndTheNearestKnown) {
+  EXPECT_THAT(UsageError({"generate", "x", "--temprature", "1"}),
+              HasSubstr("unknown flag --temprature: did you mean --temperature?"));
+  EXPECT_THAT(UsageError({"generate", "x", "--taget=h:1"}), HasSubstr("did you mean --target?"));
+  EXPECT_THAT(UsageError({"genrate", "x"}), HasSubstr("did you mean generate?"));
+  EXPECT_THAT(UsageError({"generate", "two", "words"}), HasSubstr("'words'"));
+  EXPECT_THAT(UsageError({}), HasSubstr("subcommand"));
+}
+
+TEST(ParseCliOptionsTest, RefusesValuesOfTheWrongKind) {
+  EXPECT_THAT(UsageError({"generate", "x", "--top-k", "many"}), HasSubstr("--top-k"));
+  EXPECT_THAT(UsageError({"generate", "x", "--logit-bias", "5:2"}), HasSubstr("ID=VALUE"));
+  EXPECT_THAT(UsageError({"generate", "x", "--routing", "loose"}), HasSubstr("--routing"));
+  EXPECT_THAT(UsageError({"generate", "x", "--seed", "-1"}), HasSubstr("--seed"));
+  EXPECT_THAT(UsageError({"info", "--timeout", "-3"}), HasSubstr("--timeout"));
+  EXPECT_THAT(UsageError({"detokenize", "1", "x"}), HasSubstr("'x' is not a token id"));
+}
+
+TEST(ParseCliOptionsTest, HelpAndVersionAreNotErrors) {
+  CliOptions options;
+  const ParseOutcome help = Parse({"generate", "--help"}, options);
+  EXPECT_FALSE(help.run);
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_THAT(help.output, HasSubstr("--max-new-tokens"));
+  EXPECT_THAT(Parse({"--version"}, options).output, HasSubstr("gatehouse 0."));
+}
+
+TEST(ParseTokenIdsTest, TakesCommasSpacesAndBracketsAndNothingElse) {
+  EXPECT_THAT(*ParseTokenIds("[1, 2,3]\n4"), ElementsAre(1, 2, 3, 4));
+  EXPECT_TRUE(ParseTokenIds("")->empty());
+  EXPECT_FALSE(ParseTokenIds("1 -2").ok());
+  EXPECT_FALSE(ParseTokenIds("2147483648").ok());
+}
+
+}  // namespace
+}  // namespace gatehouse
