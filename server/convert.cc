@@ -1,0 +1,412 @@
+#include "server/convert.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+constexpr size_t kMaxRequestIdBytes = 128;
+
+absl::Status Invalid(const std::string& path, const std::string& problem) {
+  return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
+}
+
+absl::Status Unserved(const std::string& path, const std::string& instead) {
+  return absl::UnimplementedError(
+      absl::StrFormat("%s is not served by this version: %s", path, instead));
+}
+
+absl::Status CheckRequestId(const std::string& id) {
+  if (id.size() > kMaxRequestIdBytes) {
+    return Invalid("request_id",
+                   absl::StrFormat("got %u bytes, the limit is %u", id.size(), kMaxRequestIdBytes));
+  }
+  const bool printable =
+      std::all_of(id.begin(), id.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+  return printable ? absl::OkStatus() : Invalid("request_id", "not printable ASCII");
+}
+
+// Whatever a tokenizer objects to is the text's fault, and the client must know which text.
+absl::StatusOr<std::vector<int32_t>> Encode(const std::string& path, const std::string& text,
+                                            const EncodeOptions& options, const Engine& engine) {
+  absl::StatusOr<std::vector<int32_t>> ids = engine.tokenizer().Encode(text, options);
+  if (!ids.ok()) return Invalid(path, std::string(ids.status().message()));
+  return ids;
+}
+
+absl::Status ReadInput(const v1::GenerateRequest& message, const Engine& engine, Request& request) {
+  switch (message.input_case()) {
+    case v1::GenerateRequest::kText: {
+      const EncodeOptions options{.add_special_tokens = message.has_add_special_tokens()
+                                                            ? message.add_special_tokens()
+                                                            : true,
+                                  .parse_special = false};
+      GATEHOUSE_ASSIGN_OR_RETURN(request.prompt_ids,
+                                 Encode("text", message.text(), options, engine));
+      if (request.prompt_ids.empty()) return Invalid("text", "got no token, expected at least one");
+      return absl::OkStatus();
+    }
+    case v1::GenerateRequest::kTokens:
+      if (message.has_add_special_tokens()) {
+        return Invalid("add_special_tokens", "set, expected not to be with tokens");
+      }
+      request.prompt_ids.assign(message.tokens().ids().begin(), message.tokens().ids().end());
+      if (request.prompt_ids.empty()) {
+        return Invalid("tokens.ids", "got no token, expected at least one");
+      }
+      return absl::OkStatus();
+    case v1::GenerateRequest::kChat:
+      return Unserved("chat", "send text or tokens");
+    case v1::GenerateRequest::INPUT_NOT_SET:
+      break;
+  }
+  return Invalid("input", "not set, expected one of text, tokens, chat");
+}
+
+// Both as written and after a space, since byte-level vocabularies hold " word" and "word" as
+// different tokens.
+absl::Status ReadBadWords(const v1::Sampling& message, const Engine& engine,
+                          SamplingParams& sampling) {
+  const int max_words = engine.limits().max_bad_words / 2;
+  if (message.bad_words_size() > max_words) {
+    return Invalid("sampling.bad_words", absl::StrFormat("got %d words, the limit is %d",
+                                                         message.bad_words_size(), max_words));
+  }
+  for (int i = 0; i < message.bad_words_size(); ++i) {
+    const std::string path = absl::StrFormat("sampling.bad_words[%d]", i);
+    const std::string& word = message.bad_words(i);
+    if (word.empty()) return Invalid(path, "got an empty text");
+    const EncodeOptions plain{.add_special_tokens = false, .parse_special = false};
+    for (const std::string& text : {word, " " + word}) {
+      GATEHOUSE_ASSIGN_OR_RETURN(std::vector<int32_t> ids, Encode(path, text, plain, engine));
+      if (ids.empty()) return Invalid(path, "got no token, expected at least one");
+      sampling.bad_words.push_back(std::move(ids));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadSampling(const v1::Sampling& message, const Engine& engine,
+                          SamplingParams& sampling) {
+  if (message.has_n() && message.n() < 1) {
+    return Invalid("sampling.n", absl::StrFormat("got %d, expected at least 1", message.n()));
+  }
+  if (message.has_n() && message.n() > 1) return Unserved("sampling.n above 1", "send n requests");
+  if (message.has_temperature()) sampling.temperature = message.temperature();
+  if (message.has_top_k()) sampling.top_k = message.top_k();
+  if (message.has_top_p()) sampling.top_p = message.top_p();
+  if (message.has_min_p()) sampling.min_p = message.min_p();
+  if (message.has_typical_p()) sampling.typical_p = message.typical_p();
+  if (message.has_frequency_penalty()) sampling.frequency_penalty = message.frequency_penalty();
+  if (message.has_presence_penalty()) sampling.presence_penalty = message.presence_penalty();
+  if (message.has_repetition_penalty()) sampling.repetition_penalty = message.repetition_penalty();
+  if (message.has_seed()) sampling.seed = message.seed();
+  for (const auto& [id, bias] : message.logit_bias()) sampling.logit_bias.emplace_back(id, bias);
+  // The map's order changes from run to run.
+  std::sort(sampling.logit_bias.begin(), sampling.logit_bias.end());
+  sampling.allowed_token_ids.assign(message.allowed_token_ids().begin(),
+                                    message.allowed_token_ids().end());
+  return ReadBadWords(message, engine, sampling);
+}
+
+absl::Status ReadStop(const v1::Stop& message, StopParams& stop) {
+  if (message.has_max_new_tokens()) {
+    // The engine takes 0 for "not said".
+    if (message.max_new_tokens() < 1) {
+      return Invalid("stop.max_new_tokens",
+                     absl::StrFormat("got %d, expected at least 1", message.max_new_tokens()));
+    }
+    stop.max_new_tokens = message.max_new_tokens();
+  }
+  stop.min_new_tokens = message.min_new_tokens();
+  stop.strings.assign(message.strings().begin(), message.strings().end());
+  stop.token_ids.assign(message.token_ids().begin(), message.token_ids().end());
+  stop.ignore_eos = message.ignore_eos();
+  stop.include_stop = message.include_stop();
+  return absl::OkStatus();
+}
+
+void ReadOutput(const v1::Output& message, OutputParams& output) {
+  if (message.has_top_logprobs()) output.top_logprobs = message.top_logprobs();
+  if (message.has_prompt_logprobs()) output.prompt_logprobs = message.prompt_logprobs();
+  output.token_ids = message.token_ids();
+  output.routed_experts = message.routed_experts();
+  output.moe_report = message.moe_report();
+}
+
+absl::Status CheckRouting(const v1::Routing& routing) {
+  switch (routing.mode()) {
+    case v1::Routing::MODE_UNSPECIFIED:
+    case v1::Routing::EXACT:
+      return absl::OkStatus();
+    case v1::Routing::ISOLATED:
+    case v1::Routing::SHARED:
+      return Unserved("routing.mode " + v1::Routing::Mode_Name(routing.mode()),
+                      "leave it out or send EXACT");
+    default:
+      return Invalid("routing.mode", absl::StrFormat("got %d, expected EXACT, ISOLATED or SHARED",
+                                                     static_cast<int>(routing.mode())));
+  }
+}
+
+absl::StatusOr<Priority> ReadPriority(v1::GenerateRequest::Priority priority) {
+  switch (priority) {
+    case v1::GenerateRequest::LOW:
+      return Priority::kLow;
+    case v1::GenerateRequest::PRIORITY_UNSPECIFIED:
+    case v1::GenerateRequest::NORMAL:
+      return Priority::kNormal;
+    case v1::GenerateRequest::HIGH:
+      return Priority::kHigh;
+    default:
+      return Invalid("priority", absl::StrFormat("got %d, expected LOW, NORMAL or HIGH",
+                                                 static_cast<int>(priority)));
+  }
+}
+
+void WriteToken(TokenOutput&& token, v1::Token& message) {
+  message.set_id(token.id);
+  message.set_bytes(std::move(token.bytes));
+  if (token.logprob) message.set_logprob(*token.logprob);
+  for (const TokenLogprob& top : token.top) {
+    v1::TokenLogprob& entry = *message.add_top();
+    entry.set_id(top.id);
+    entry.set_logprob(top.logprob);
+  }
+  if (token.routed_experts) {
+    v1::RoutedExperts& routed = *message.mutable_routed_experts();
+    routed.mutable_expert_ids()->Add(token.routed_experts->expert_ids.begin(),
+                                     token.routed_experts->expert_ids.end());
+    routed.mutable_weights()->Add(token.routed_experts->weights.begin(),
+                                  token.routed_experts->weights.end());
+  }
+}
+
+v1::Finished::Reason ToReason(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStopEos:
+      return v1::Finished::STOP_EOS;
+    case FinishReason::kStopToken:
+      return v1::Finished::STOP_TOKEN;
+    case FinishReason::kStopString:
+      return v1::Finished::STOP_STRING;
+    case FinishReason::kLength:
+      return v1::Finished::LENGTH;
+  }
+  return v1::Finished::REASON_UNSPECIFIED;
+}
+
+void WriteReport(const MoeReport& report, v1::MoeReport& message) {
+  message.set_mode(v1::Routing::EXACT);
+  message.set_assignments(report.num_assignments);
+  message.set_kept(report.num_kept);
+  message.set_rerouted(report.num_rerouted);
+  message.set_dropped(report.num_dropped);
+  message.set_gate_mass_kept(report.gate_mass_kept_ratio);
+  message.set_exact(report.num_kept == report.num_assignments);
+}
+
+void WriteFinished(FinishedEvent&& event, int32_t num_cached, v1::Finished& message) {
+  message.set_reason(ToReason(event.reason));
+  if (event.reason == FinishReason::kStopString) {
+    message.set_matched_stop(std::move(event.matched_stop));
+  }
+  if (event.matched_stop_token_id) message.set_matched_stop_token_id(*event.matched_stop_token_id);
+  message.mutable_usage()->set_prompt_tokens(event.num_prompt_tokens);
+  message.mutable_usage()->set_cached_prompt_tokens(num_cached);
+  message.mutable_usage()->set_generated_tokens(event.num_generated_tokens);
+  message.mutable_timings()->set_queue_seconds(event.queue_seconds);
+  message.mutable_timings()->set_time_to_first_token_seconds(event.time_to_first_token_seconds);
+  message.mutable_timings()->set_total_seconds(event.total_seconds);
+  message.mutable_timings()->set_preemptions(event.num_preemptions);
+  if (event.moe_report) WriteReport(*event.moe_report, *message.mutable_moe_report());
+}
+
+}  // namespace
+
+absl::Status CheckModelName(const std::string& name, const ModelDescription& model) {
+  if (name.empty() || name == model.name) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrFormat("model: got \"%s\", this server serves \"%s\"", name, model.name));
+}
+
+absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Engine& engine) {
+  // Cheap checks first: a request that will be refused is not tokenised.
+  GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
+  GATEHOUSE_RETURN_IF_ERROR(CheckRequestId(message.request_id()));
+  GATEHOUSE_RETURN_IF_ERROR(CheckRouting(message.routing()));
+  Request request;
+  request.id = message.request_id();
+  request.sampling = engine.model().default_sampling;
+  GATEHOUSE_ASSIGN_OR_RETURN(request.priority, ReadPriority(message.priority()));
+  GATEHOUSE_RETURN_IF_ERROR(ReadSampling(message.sampling(), engine, request.sampling));
+  GATEHOUSE_RETURN_IF_ERROR(ReadStop(message.stop(), request.stop));
+  ReadOutput(message.output(), request.output);
+  GATEHOUSE_RETURN_IF_ERROR(ReadInput(message, engine, request));
+  return request;
+}
+
+absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message,
+                                              const Engine& engine) {
+  GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
+  if (message.has_chat()) return Unserved("chat", "send text");
+  if (!message.has_text()) return Invalid("input", "not set, expected one of text, chat");
+  const EncodeOptions options{
+      .add_special_tokens = message.has_add_special_tokens() ? message.add_special_tokens() : true,
+      .parse_special = message.parse_special()};
+  GATEHOUSE_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                             Encode("text", message.text(), options, engine));
+  v1::TokenizeResponse response;
+  response.mutable_ids()->Add(ids.begin(), ids.end());
+  response.set_text(message.text());
+  return response;
+}
+
+absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& message,
+                                                  const Engine& engine) {
+  GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
+  const std::vector<int32_t> ids(message.ids().begin(), message.ids().end());
+  absl::StatusOr<std::string> text = engine.tokenizer().Decode(ids, message.skip_special_tokens());
+  if (!text.ok()) return Invalid("ids", std::string(text.status().message()));
+  v1::DetokenizeResponse response;
+  response.set_text(*std::move(text));
+  return response;
+}
+
+v1::ModelInfo ToModelInfo(const ModelDescription& model) {
+  v1::ModelInfo info;
+  info.set_name(model.name);
+  info.set_family(model.family);
+  info.set_parameters(model.num_parameters);
+  info.set_layers(model.num_layers);
+  info.mutable_moe_layers()->Add(model.moe_layers.begin(), model.moe_layers.end());
+  info.set_hidden_size(model.hidden_size);
+  info.set_vocab_size(model.vocab_size);
+  info.set_experts(model.num_experts);
+  info.set_experts_per_token(model.top_k);
+  info.set_max_context(model.max_context);
+  info.mutable_eos_token_ids()->Add(model.eos_token_ids.begin(), model.eos_token_ids.end());
+  info.set_has_chat_template(model.has_chat_template);
+  info.set_expert_weight_format(model.expert_weight_format);
+  info.set_dense_weight_format(model.dense_weight_format);
+  const SamplingParams& from = model.default_sampling;
+  v1::Sampling& to = *info.mutable_default_sampling();
+  to.set_temperature(from.temperature);
+  to.set_top_k(from.top_k);
+  to.set_top_p(from.top_p);
+  to.set_min_p(from.min_p);
+  to.set_typical_p(from.typical_p);
+  to.set_frequency_penalty(from.frequency_penalty);
+  to.set_presence_penalty(from.presence_penalty);
+  to.set_repetition_penalty(from.repetition_penalty);
+  to.set_n(1);
+  return info;
+}
+
+v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config,
+                            const Engine& engine) {
+  v1::ServerInfo info;
+  info.set_version(facts.version);
+  info.set_build(facts.build);
+  info.set_backend(facts.backend);
+  info.set_isa(facts.isa);
+  info.set_ranks(1);
+  info.set_threads(facts.num_threads);
+  v1::Limits& limits = *info.mutable_limits();
+  const RequestLimits& request = engine.limits();
+  limits.set_max_context(request.max_context);
+  limits.set_max_outputs(1);
+  limits.set_max_top_logprobs(request.max_top_logprobs);
+  limits.set_max_stop_strings(request.max_stop_strings);
+  limits.set_max_stop_string_bytes(request.max_stop_string_bytes);
+  limits.set_max_logit_bias(request.max_logit_bias);
+  limits.set_max_bad_words(request.max_bad_words / 2);  // each takes two, see ReadBadWords
+  const SchedulerOptions& scheduler = config.engine.scheduler;
+  limits.set_max_sequences(scheduler.max_sequences);
+  limits.set_max_step_tokens(scheduler.max_step_tokens);
+  limits.set_max_step_ms(scheduler.max_step_ms);
+  limits.set_max_queued_requests(scheduler.max_queued_requests);
+  limits.set_max_queued_tokens(scheduler.max_queued_tokens);
+  const MemoryPlan& plan = engine.memory_plan();
+  limits.set_kv_cache_bytes(plan.kv_cache_bytes);
+  limits.set_kv_cache_tokens(plan.num_kv_blocks * config.engine.cache.block_tokens);
+  limits.set_max_request_bytes(static_cast<int64_t>(config.max_request_bytes));
+  limits.set_max_unread_bytes(static_cast<int64_t>(config.max_unread_bytes));
+  limits.set_max_unread_seconds(config.max_unread_seconds);
+  limits.set_drain_seconds(config.drain_seconds);
+  limits.set_max_connection_age_seconds(config.max_connection_age_seconds);
+  return info;
+}
+
+void EventConverter::Convert(SinkEvent event, v1::GenerateResponse& response) {
+  response.Clear();
+  if (auto* delta = std::get_if<DeltaEvent>(&event)) {
+    v1::Delta& message = *response.mutable_delta();
+    message.set_text(std::move(delta->text));
+    for (TokenOutput& token : delta->tokens) WriteToken(std::move(token), *message.add_tokens());
+  } else if (auto* prompt = std::get_if<PromptEvent>(&event)) {
+    v1::PromptChunk& message = *response.mutable_prompt();
+    message.set_first_position(prompt->first_position);
+    for (TokenOutput& token : prompt->tokens) WriteToken(std::move(token), *message.add_tokens());
+  } else if (auto* started = std::get_if<StartedEvent>(&event)) {
+    num_cached_prompt_tokens_ = started->num_cached_prompt_tokens;
+    v1::Started& message = *response.mutable_started();
+    message.set_request_id(request_id_);
+    message.set_prompt_tokens(started->num_prompt_tokens);
+    message.set_cached_prompt_tokens(started->num_cached_prompt_tokens);
+    message.mutable_prompt_token_ids()->Add(started->prompt_token_ids.begin(),
+                                            started->prompt_token_ids.end());
+  } else {
+    WriteFinished(std::get<FinishedEvent>(std::move(event)), num_cached_prompt_tokens_,
+                  *response.mutable_finished());
+  }
+}
+
+grpc::Status ToGrpcStatus(const absl::Status& status, std::optional<Duration> retry_after) {
+  if (status.ok()) return grpc::Status::OK;
+  google::rpc::Status details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(std::string(status.message()));
+  if (status.code() == absl::StatusCode::kInvalidArgument) {
+    const size_t colon = details.message().find(':');
+    if (colon != std::string::npos) {
+      google::rpc::BadRequest bad_request;
+      auto& violation = *bad_request.add_field_violations();
+      violation.set_field(details.message().substr(0, colon));
+      violation.set_description(
+          details.message().substr(std::min(colon + 2, details.message().size())));
+      details.add_details()->PackFrom(bad_request);
+    }
+  }
+  if (retry_after) {
+    google::rpc::RetryInfo retry;
+    const int64_t nanos = std::max<int64_t>(0, retry_after->count());
+    retry.mutable_retry_delay()->set_seconds(nanos / 1'000'000'000);
+    retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+    details.add_details()->PackFrom(retry);
+  }
+  const auto code = static_cast<grpc::StatusCode>(status.code());  // the same numbers
+  if (details.details().empty()) return grpc::Status(code, details.message());
+  return grpc::Status(code, details.message(), details.SerializeAsString());
+}
+
+TimePoint ToTimePoint(std::chrono::system_clock::time_point deadline, const Clock& clock) {
+  const auto now = std::chrono::system_clock::now();
+  // "None" is the far end of the clock's range, where a difference would overflow.
+  constexpr auto kFarAway = std::chrono::hours(24 * 365);
+  if (deadline > now + kFarAway) return kNoDeadline;
+  if (deadline < now) return clock.Now();
+  return clock.Now() + std::chrono::duration_cast<Duration>(deadline - now);
+}
+
+std::string CodeName(absl::StatusCode code) { return absl::StatusCodeToString(code); }
+
+}  // namespace gatehouse

@@ -1,0 +1,66 @@
+// Messages of proto/gatehouse/v1 to engine types and back, and absl::Status to grpc::Status. Pure,
+// but for EventConverter; any thread.
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "gatehouse/v1/inference.pb.h"
+#include "server/server_config.h"
+
+namespace gatehouse {
+
+// The engine's request, not yet validated against the model's limits: Engine::Submit does that.
+// Tokenises text. INVALID_ARGUMENT "<field path>: <problem>", NOT_FOUND, or UNIMPLEMENTED naming
+// the field. request.id stays empty when the client gave none; request.deadline is the caller's.
+absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Engine& engine);
+
+absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message,
+                                              const Engine& engine);
+absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& message,
+                                                  const Engine& engine);
+
+// NOT_FOUND when a client names another model than the one served.
+absl::Status CheckModelName(const std::string& name, const ModelDescription& model);
+
+v1::ModelInfo ToModelInfo(const ModelDescription& model);
+
+// What the server knows of itself beside its configuration.
+struct ServerFacts {
+  std::string version;
+  std::string build;
+  std::string backend;
+  std::string isa;
+  int num_threads = 1;
+};
+v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config,
+                            const Engine& engine);
+
+// Turns the events of one request into messages, in order; remembers what later events repeat.
+class EventConverter {
+ public:
+  // Before the first Convert; the id is known only once the request is converted.
+  void set_request_id(std::string request_id) { request_id_ = std::move(request_id); }
+  void Convert(SinkEvent event, v1::GenerateResponse& response);
+
+ private:
+  std::string request_id_;
+  int32_t num_cached_prompt_tokens_ = 0;
+};
+
+// INVALID_ARGUMENT "<path>: <text>" gets google.rpc.BadRequest, a `retry_after`
+// google.rpc.RetryInfo.
+grpc::Status ToGrpcStatus(const absl::Status& status, std::optional<Duration> retry_after = {});
+
+// A deadline of gRPC's clock on the engine's.
+TimePoint ToTimePoint(std::chrono::system_clock::time_point deadline, const Clock& clock);
+
+// OK, CANCELLED, ... as labels and log lines have them.
+std::string CodeName(absl::StatusCode code);
+
+}  // namespace gatehouse

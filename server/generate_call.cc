@@ -1,0 +1,219 @@
+#include "server/generate_call.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+namespace {
+
+// W3C trace context, version 00: only what has its form reaches the log.
+std::string ReadTraceparent(const grpc::CallbackServerContext& context) {
+  const auto found = context.client_metadata().find("traceparent");
+  if (found == context.client_metadata().end()) return "";
+  const std::string text(found->second.data(), found->second.size());
+  const bool well_formed =
+      text.size() == 55 && text.find_first_not_of("0123456789abcdef-") == std::string::npos;
+  return well_formed ? text : "";
+}
+
+}  // namespace
+
+GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* context,
+                           const v1::GenerateRequest* request, std::string default_id)
+    : parts_(parts),
+      context_(context),
+      request_(request),
+      start_(parts.clock.Now()),
+      deadline_(ToTimePoint(context->deadline(), parts.clock)),
+      traceparent_(ReadTraceparent(*context)),
+      id_(std::move(default_id)),
+      queue_(parts.limits, parts.clock) {}
+
+void GenerateCall::Start() {
+  if (request_->ByteSizeLong() <= kMaxInlineBytes) {
+    Submit();
+  } else if (!parts_.front.Run([self = shared_from_this()] { self->Submit(); })) {
+    Refuse(absl::ResourceExhaustedError("too many long prompts wait to be tokenised"));
+  }
+}
+
+absl::StatusOr<Engine::Ticket> GenerateCall::SubmitToEngine() {
+  GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, parts_.engine));
+  if (!request.id.empty()) id_ = request.id;
+  request.id = id_;
+  request.deadline = deadline_;
+  converter_.set_request_id(id_);
+  return parts_.engine.Submit(std::move(request), shared_from_this());
+}
+
+void GenerateCall::Submit() {
+  const absl::StatusOr<Engine::Ticket> ticket = SubmitToEngine();
+  if (!ticket.ok()) return Refuse(ticket.status());
+  bool cancelled = false;
+  {
+    const MutexLock lock(mutex_);
+    ticket_ = *ticket;
+    cancelled = cancelled_;  // OnCancel came before there was anything to cancel
+  }
+  if (cancelled) parts_.engine.Cancel(*ticket);
+}
+
+void GenerateCall::Refuse(absl::Status status) {
+  {
+    const MutexLock lock(mutex_);
+    refused_ = true;
+  }
+  Close(std::move(status));
+}
+
+bool GenerateCall::Push(SinkEvent event) {
+  if (const auto* delta = std::get_if<DeltaEvent>(&event)) {
+    record_.num_generated_tokens += static_cast<int32_t>(delta->tokens.size());
+  } else if (const auto* started = std::get_if<StartedEvent>(&event)) {
+    record_.num_prompt_tokens = started->num_prompt_tokens;
+  } else if (const auto* finished = std::get_if<FinishedEvent>(&event)) {
+    record_ = {.num_prompt_tokens = finished->num_prompt_tokens,
+               .num_generated_tokens = finished->num_generated_tokens,
+               .queue_seconds = finished->queue_seconds,
+               .time_to_first_token_seconds = finished->time_to_first_token_seconds};
+  }
+  const bool kept = queue_.Push(std::move(event));
+  Pump();
+  return kept;
+}
+
+void GenerateCall::Close(absl::Status status) {
+  queue_.Close(std::move(status));
+  Pump();
+}
+
+// After Push, Close, OnWriteDone and OnCancel. The queue gives out at most one write at a time and
+// one finish, so that no lock is held while calling gRPC.
+void GenerateCall::Pump() {
+  StreamAction next = queue_.Next();
+  switch (next.kind) {
+    case StreamAction::Kind::kWrite:
+      converter_.Convert(std::move(next.event), response_);
+      StartWrite(&response_);
+      break;
+    case StreamAction::Kind::kFinish:
+      Report(next.status);
+      Finish(FinalStatus(next.status));
+      break;
+    case StreamAction::Kind::kNothing:
+      break;
+  }
+}
+
+void GenerateCall::OnWriteDone(bool ok) {
+  queue_.WriteDone(ok);
+  Pump();
+}
+
+void GenerateCall::OnCancel() {
+  // gRPC cancels a call whose deadline has passed, too.
+  queue_.Abandon(parts_.clock.Now() >= deadline_
+                     ? absl::DeadlineExceededError("the deadline passed before the end")
+                     : absl::CancelledError("the client cancelled the call"));
+  std::optional<Engine::Ticket> ticket;
+  {
+    const MutexLock lock(mutex_);
+    cancelled_ = true;
+    ticket = ticket_;
+  }
+  if (ticket) parts_.engine.Cancel(*ticket);
+  Pump();
+}
+
+void GenerateCall::OnDone() {
+  {
+    const MutexLock lock(mutex_);
+    done_ = true;
+  }
+  parts_.active.Remove(this);
+}
+
+void GenerateCall::CheckStall() {
+  if (!queue_.CheckStall()) return;
+  Pump();
+  const TimePoint now = parts_.clock.Now();
+  const MutexLock lock(mutex_);
+  if (!lost_since_) lost_since_ = now;
+  // The status waits behind the write that nobody reads. Once more the limit, then it is not worth
+  // holding on to the call. TryCancel only asks: reactions run on other threads.
+  if (!done_ && now - *lost_since_ > parts_.limits.max_unread_time) context_->TryCancel();
+}
+
+grpc::Status GenerateCall::FinalStatus(const absl::Status& status) {
+  if (status.code() == absl::StatusCode::kInternal) {
+    return ToGrpcStatus(
+        absl::InternalError(absl::StrFormat("%s (request %s)", status.message(), id_)));
+  }
+  bool may_retry = status.code() == absl::StatusCode::kUnavailable;
+  if (status.code() == absl::StatusCode::kResourceExhausted) {
+    const MutexLock lock(mutex_);
+    may_retry = refused_;  // the queue was full; a reader that was too slow is another matter
+  }
+  return may_retry ? ToGrpcStatus(status, parts_.engine.RetryAfter()) : ToGrpcStatus(status);
+}
+
+void GenerateCall::Report(const absl::Status& status) {
+  parts_.metrics.CountRequest(RpcMethod::kGenerate, status.code());
+  const LogLevel level =
+      status.code() == absl::StatusCode::kInternal ? LogLevel::kError : LogLevel::kInfo;
+  parts_.logger.Log(
+      level, "request",
+      {{"id", id_},
+       {"traceparent", traceparent_},
+       {"method", "Generate"},
+       {"tenant", "default"},
+       {"mode", "exact"},
+       {"status", CodeName(status.code())},
+       {"reason", std::string(status.message())},
+       {"prompt_tokens", std::to_string(record_.num_prompt_tokens)},
+       {"generated_tokens", std::to_string(record_.num_generated_tokens)},
+       {"queue_seconds", absl::StrFormat("%.6f", record_.queue_seconds)},
+       {"first_token_seconds", absl::StrFormat("%.6f", record_.time_to_first_token_seconds)},
+       {"total_seconds", absl::StrFormat("%.6f", ToSeconds(parts_.clock.Now() - start_))}});
+}
+
+void ActiveCalls::Add(std::shared_ptr<GenerateCall> call) {
+  const MutexLock lock(mutex_);
+  const GenerateCall* key = call.get();
+  calls_.emplace(key, std::move(call));
+}
+
+void ActiveCalls::Remove(const GenerateCall* call) {
+  std::shared_ptr<GenerateCall> removed;  // dies after the lock is free
+  const MutexLock lock(mutex_);
+  const auto found = calls_.find(call);
+  removed = std::move(found->second);
+  calls_.erase(found);
+  removed_.NotifyAll();
+}
+
+void ActiveCalls::CheckStalls() {
+  std::vector<std::shared_ptr<GenerateCall>> calls;
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& [key, call] : calls_) calls.push_back(call);
+  }
+  for (const std::shared_ptr<GenerateCall>& call : calls) call->CheckStall();
+}
+
+bool ActiveCalls::WaitUntilNone(Duration timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  const MutexLock lock(mutex_);
+  while (!calls_.empty()) {
+    const auto left = deadline - std::chrono::steady_clock::now();
+    if (left <= Duration::zero()) return false;
+    removed_.WaitFor(mutex_, left);
+  }
+  return true;
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,48 @@
+// The public gRPC service: one line a call. Owner: GatehouseServer; gRPC's threads call it.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <atomic>
+#include <functional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "gatehouse/v1/inference.grpc.pb.h"
+#include "server/generate_call.h"
+
+namespace gatehouse {
+
+class GenerateService final : public v1::Inference::CallbackService {
+ public:
+  // `server_info` is what GetServerInfo answers. `parts` outlive the service.
+  GenerateService(const CallParts& parts, v1::ServerInfo server_info);
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
+                                       const v1::DetokenizeRequest* request,
+                                       v1::DetokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* context,
+                                         const v1::GetModelInfoRequest* request,
+                                         v1::ModelInfo* response) override;
+  grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
+                                          const v1::GetServerInfoRequest* request,
+                                          v1::ServerInfo* response) override;
+
+ private:
+  std::string MakeRequestId();
+  // Runs `work` here or, if it has many bytes to work on, in the front pool.
+  grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, RpcMethod method,
+                                  size_t num_bytes, std::function<absl::Status()> work);
+
+  const CallParts parts_;
+  const v1::ServerInfo server_info_;
+  const std::string id_prefix_;  // tells this run of the server from others
+  std::atomic<uint64_t> num_requests_ = 0;
+};
+
+}  // namespace gatehouse

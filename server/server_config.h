@@ -1,0 +1,71 @@
+// Everything the server is told: flags, GATEHOUSE_* environment and a YAML file, in that order of
+// strength, made into one validated tree before anything starts. Values; any thread.
+//
+//   --max-sequences 32      GATEHOUSE_MAX_SEQUENCES=32      max-sequences: 32
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/engine_config.h"
+#include "kernels/base/log.h"
+
+namespace gatehouse {
+
+struct BackendChoice {
+  std::string name = "auto";  // the first of CompiledBackends()
+  std::string isa;            // empty: the best this machine has. GATEHOUSE_ISA, for tests
+  int num_threads = 0;        // 0: the CPUs that this process may use
+};
+
+struct TlsFiles {
+  std::string certificate;  // PEM chain
+  std::string key;          // PEM
+  std::string client_ca;    // PEM; not empty: clients must show a certificate that it signed
+  bool enabled() const { return !certificate.empty(); }
+};
+
+struct ServerConfig {
+  EngineConfig engine;
+  BackendChoice backend;
+  std::string listen = "127.0.0.1:50051";
+  std::string metrics_listen = "127.0.0.1:9464";  // empty: no such listener
+  std::optional<int> metrics_level;  // absent: 2 while layers * experts <= 2,048, else 1
+  TlsFiles tls;
+  bool insecure = false;      // off loopback without TLS
+  double drain_seconds = 30;  // Kubernetes' grace period, nearly
+  LogFormat log_format = LogFormat::kText;
+  std::string ready_file;
+  bool check = false;  // load, print the memory plan, exit
+
+  // Not settable: no operator has asked yet.
+  size_t max_unread_bytes = size_t{1} << 20;
+  double max_unread_seconds = 30;
+  size_t max_request_bytes = size_t{4} << 20;  // gRPC's own default
+  double max_connection_age_seconds = 3600;    // so that clients find new servers behind a balancer
+  double stall_seconds = 30;                   // no step for this long with work to do: stalled
+};
+
+// What a command line asks for: to serve, or to print `text` on standard output and exit with 0.
+struct CommandLine {
+  ServerConfig config;
+  bool print = false;
+  std::string text;
+};
+
+using EnvironmentFn = std::function<std::optional<std::string>(const std::string& name)>;
+
+// `arguments` without the program's name. INVALID_ARGUMENT with one sentence naming the flag, the
+// variable or the file's key, what it held and what was expected.
+absl::StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments,
+                                             const EnvironmentFn& environment);
+
+// 127.0.0.0/8, ::1 and localhost.
+bool IsLoopback(const std::string& host_and_port);
+
+}  // namespace gatehouse

@@ -1,0 +1,191 @@
+#include "server/gatehouse_server.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "absl/strings/str_format.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/server/served_engine_test.h"
+
+namespace gatehouse {
+namespace {
+
+using ::testing::HasSubstr;
+
+using GatehouseServerTest = ServedEngineTest;
+
+grpc::health::v1::HealthCheckResponse::ServingStatus CheckHealth(
+    const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(service);
+  grpc::health::v1::HealthCheckResponse response;
+  grpc::ClientContext context;
+  grpc::health::v1::Health::NewStub(channel)->Check(&context, request, &response);
+  return response.status();
+}
+
+TEST_F(GatehouseServerTest, HealthFollowsAStallAndItsEnd) {
+  using Health = grpc::health::v1::HealthCheckResponse;
+  config_.stall_seconds = 0.05;
+  StartServer();
+  EXPECT_EQ(CheckHealth(channel_, ""), Health::SERVING);
+  EXPECT_EQ(CheckHealth(channel_, "gatehouse.v1.Inference"), Health::SERVING);
+
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service("gatehouse.v1.Inference");
+  grpc::ClientContext watch_context;
+  auto watch = grpc::health::v1::Health::NewStub(channel_)->Watch(&watch_context, request);
+  Health state;
+  ASSERT_TRUE(watch->Read(&state));
+  EXPECT_EQ(state.status(), Health::SERVING);
+
+  engine_->Pause(true);
+  grpc::ClientContext call_context;
+  auto call = stub_->Generate(&call_context, TextRequest("a", 5));
+  ASSERT_TRUE(watch->Read(&state));
+  EXPECT_EQ(state.status(), Health::NOT_SERVING);
+  EXPECT_EQ(CheckHealth(channel_, ""), Health::NOT_SERVING);
+  const HttpResult ready = HttpGet(server_->metrics_address(), "/readyz");
+  EXPECT_EQ(ready.status, 503);
+  EXPECT_THAT(ready.body, HasSubstr("\"state\":\"stalled\""));
+  EXPECT_FALSE(nlohmann::json::parse(ready.body, nullptr, false).is_discarded()) << ready.body;
+  EXPECT_EQ(HttpGet(server_->metrics_address(), "/healthz").status, 200);
+
+  engine_->Pause(false);
+  ASSERT_TRUE(watch->Read(&state));
+  EXPECT_EQ(state.status(), Health::SERVING);
+  EXPECT_TRUE(
+      Eventually([&] { return HttpGet(server_->metrics_address(), "/readyz").status == 200; }));
+  watch_context.TryCancel();
+}
+
+TEST_F(GatehouseServerTest, DrainRefusesNewRequestsLetsRunningOnesEndAndCloses) {
+  StartServer();
+  grpc::ClientContext context;
+  auto running = stub_->Generate(&context, TextRequest("a", 300));
+  v1::GenerateResponse response;
+  ASSERT_TRUE(running->Read(&response));
+  bool all_ended = false;
+  std::thread drain([&] { all_ended = server_->Drain(); });
+  ASSERT_TRUE(Eventually([&] { return engine_->Status().draining; }));
+  const Stream refused = Generate(TextRequest("b", 1));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  std::string text;
+  do {
+    text += response.delta().text();
+  } while (running->Read(&response));
+  EXPECT_TRUE(running->Finish().ok());
+  EXPECT_THAT(text, HasSubstr("t299 "));
+  drain.join();
+  EXPECT_TRUE(all_ended);
+  EXPECT_EQ(Generate(TextRequest("c", 1)).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GatehouseServerTest, DrainEndsWhatIsLeftAfterItsTimeWithUnavailable) {
+  StartServer();
+  config_.drain_seconds = 0;
+  config_.listen = "127.0.0.1:0";
+  auto second = GatehouseServer::Start(config_, facts_, Parts());
+  ASSERT_TRUE(second.ok()) << second.status();
+  server_ = nullptr;
+  channel_ = grpc::CreateChannel((*second)->listen_address(), grpc::InsecureChannelCredentials());
+  stub_ = v1::Inference::NewStub(channel_);
+  grpc::ClientContext context;
+  auto running = stub_->Generate(&context, TextRequest("a", 1'000'000));
+  v1::GenerateResponse response;
+  ASSERT_TRUE(running->Read(&response));
+  EXPECT_FALSE((*second)->Drain());
+  while (running->Read(&response)) {
+  }
+  const grpc::Status status = running->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(status).has_value());
+}
+
+TEST_F(GatehouseServerTest, TheMetricsListenerAnswersItsPathsAndNothingElse) {
+  StartServer();
+  Generate(TextRequest("a", 3));
+  const HttpResult metrics = HttpGet(server_->metrics_address(), "/metrics");
+  EXPECT_EQ(metrics.status, 200);
+  EXPECT_THAT(metrics.headers, HasSubstr("text/plain; version=0.0.4"));
+  EXPECT_THAT(metrics.body, HasSubstr("gatehouse_generated_tokens_total{model=\"fake\"} 3\n"));
+  EXPECT_THAT(metrics.body, HasSubstr("gatehouse_engine_state{state=\"serving\"} 1\n"));
+  EXPECT_EQ(HttpGet(server_->metrics_address(), "/readyz").body,
+            "{\"ready\":true,\"state\":\"serving\",\"reasons\":[]}\n");
+  EXPECT_EQ(HttpGet(server_->metrics_address(), "/healthz").status, 200);
+  EXPECT_EQ(HttpGet(server_->metrics_address(), "/healthz", "HEAD").body, "");
+  EXPECT_EQ(HttpGet(server_->metrics_address(), "/metrics", "POST").status, 405);
+  EXPECT_EQ(HttpGet(server_->metrics_address(), "/etc/passwd").status, 404);
+}
+
+// In bytes: the reflection library has its own copy of these messages and does not export it.
+TEST_F(GatehouseServerTest, ReflectionListsTheServices) {
+  StartServer();
+  const std::string request("\x3a\x00", 2);  // ServerReflectionRequest.list_services = 7: ""
+  const grpc::Slice slice(request);
+  const grpc::ByteBuffer message(&slice, 1);
+  grpc::GenericStub stub(channel_);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto done = [&] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  auto call = stub.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  call->StartCall(nullptr);
+  ASSERT_TRUE(done());
+  call->WriteLast(message, {}, nullptr);
+  ASSERT_TRUE(done());
+  grpc::ByteBuffer response;
+  call->Read(&response, nullptr);
+  ASSERT_TRUE(done());
+  grpc::Slice answer;
+  ASSERT_TRUE(response.DumpToSingleSlice(&answer).ok());
+  const std::string names(reinterpret_cast<const char*>(answer.begin()), answer.size());
+  EXPECT_THAT(names, HasSubstr("gatehouse.v1.Inference"));
+  EXPECT_THAT(names, HasSubstr("grpc.health.v1.Health"));
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  EXPECT_TRUE(done());
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  queue.Shutdown();
+}
+
+TEST_F(GatehouseServerTest, ASecondServerOnTheSamePortDoesNotStart) {
+  StartServer();
+  ServerConfig config = config_;
+  config.listen = server_->listen_address();
+  const auto second = GatehouseServer::Start(config, facts_, Parts());
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(config.listen));
+  config.listen = "127.0.0.1:0";
+  config.metrics_listen = server_->metrics_address();
+  EXPECT_THAT(std::string(GatehouseServer::Start(config, facts_, Parts()).status().message()),
+              HasSubstr(config.metrics_listen));
+}
+
+TEST_F(GatehouseServerTest, TheReadyFileNamesThePortsAndGoesWithTheServer) {
+  config_.ready_file = ::testing::TempDir() + absl::StrFormat("ready.%d.json", getpid());
+  StartServer();
+  std::ostringstream text;
+  text << std::ifstream(config_.ready_file).rdbuf();
+  const auto ready = nlohmann::json::parse(text.str(), nullptr, false);
+  ASSERT_TRUE(ready.is_object()) << text.str();
+  EXPECT_EQ(ready.value("pid", 0), getpid());
+  EXPECT_EQ(ready.value("listen", ""), server_->listen_address());
+  EXPECT_EQ(ready.value("metrics", ""), server_->metrics_address());
+  server_ = nullptr;
+  EXPECT_FALSE(std::ifstream(config_.ready_file).good());
+}
+
+}  // namespace
+}  // namespace gatehouse

@@ -1,0 +1,168 @@
+#include "server/prometheus_metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+#include <sstream>
+
+namespace gatehouse {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+const BuildDescription kBuild{.version = "0.1", .backend = "cpu", .isa = "avx2"};
+
+ModelDescription Model(int num_layers, int num_experts) {
+  ModelDescription model;
+  model.name = "demo";
+  model.family = "qwen3_moe";
+  model.num_layers = num_layers;
+  for (int layer = 1; layer < num_layers; ++layer) model.moe_layers.push_back(layer);
+  model.num_experts = num_experts;
+  model.expert_weight_format = "bf16";
+  model.dense_weight_format = "f32";
+  return model;
+}
+
+StepStats DecodeStep(double seconds_since_start, std::vector<int64_t> layer_1_tokens) {
+  StepStats stats;
+  stats.time =
+      TimePoint(std::chrono::hours(1) +
+                std::chrono::milliseconds(static_cast<int64_t>(seconds_since_start * 1000)));
+  stats.duration_seconds = 0.01;
+  stats.num_decode_tokens = 2;
+  stats.num_kv_blocks_used = 25;
+  stats.num_kv_blocks_total = 100;
+  stats.layer_loads.push_back({.layer = 1, .expert_tokens = std::move(layer_1_tokens)});
+  return stats;
+}
+
+int64_t CountSeries(const std::string& scrape) {
+  std::istringstream lines(scrape);
+  int64_t num_series = 0;
+  for (std::string line; std::getline(lines, line);) num_series += !line.starts_with('#');
+  return num_series;
+}
+
+TEST(PrometheusMetricsTest, HasTheDocumentedNamesTypesAndHelp) {
+  PrometheusMetrics metrics(kBuild, std::nullopt);
+  metrics.SetModel(Model(3, 4));
+  metrics.CountRequest(RpcMethod::kGenerate, absl::StatusCode::kOk);
+  std::set<std::string> types, helps;
+  std::istringstream lines(metrics.Scrape());
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("# TYPE ")) types.insert(line.substr(7));
+    if (line.starts_with("# HELP ")) helps.insert(line.substr(7, line.find(' ', 7) - 7));
+  }
+  const std::set<std::string> expected = {
+      "gatehouse_build_info gauge",
+      "gatehouse_engine_last_step_timestamp_seconds gauge",
+      "gatehouse_engine_state gauge",
+      "gatehouse_expert_load_imbalance_ratio gauge",
+      "gatehouse_expert_tokens_total counter",
+      "gatehouse_generated_tokens_total counter",
+      "gatehouse_inter_token_seconds histogram",
+      "gatehouse_kv_blocks gauge",
+      "gatehouse_kv_cache_usage_ratio gauge",
+      "gatehouse_model_info gauge",
+      "gatehouse_preemptions_total counter",
+      "gatehouse_prompt_tokens_total counter",
+      "gatehouse_queue_tokens gauge",
+      "gatehouse_request_duration_seconds histogram",
+      "gatehouse_request_queue_seconds histogram",
+      "gatehouse_requests_running gauge",
+      "gatehouse_requests_total counter",
+      "gatehouse_requests_waiting gauge",
+      "gatehouse_step_duration_seconds histogram",
+      "gatehouse_step_tokens histogram",
+      "gatehouse_time_to_first_token_seconds histogram",
+  };
+  EXPECT_EQ(types, expected);
+  EXPECT_EQ(helps.size(), types.size()) << "each has a help line";
+}
+
+TEST(PrometheusMetricsTest, CountsWhatStepsAndRequestsDid) {
+  PrometheusMetrics metrics(kBuild, std::nullopt);
+  metrics.SetModel(Model(2, 4));
+  metrics.OnStep(DecodeStep(0, {1, 0, 2, 1}));
+  metrics.OnStep(DecodeStep(0.1, {3, 0, 0, 1}));
+  StepStats prefill;
+  prefill.num_prefill_tokens = 7;
+  prefill.num_preemptions = 2;
+  prefill.num_waiting = 5;
+  prefill.num_kv_blocks_used = 25;
+  prefill.num_kv_blocks_total = 100;
+  metrics.OnStep(prefill);
+  metrics.OnFirstToken(0.02);
+  metrics.OnToken(0.004);
+  metrics.OnRequestEnd({.status = {}, .queue_seconds = 0.3, .total_seconds = 3});
+  metrics.CountRequest(RpcMethod::kTokenize, absl::StatusCode::kInvalidArgument);
+  metrics.SetState(EngineState::kDraining);
+  const std::string scrape = metrics.Scrape();
+  for (const std::string line : {
+           R"(gatehouse_expert_tokens_total{expert="0",layer="1"} 4)",
+           R"(gatehouse_expert_tokens_total{expert="1",layer="1"} 0)",
+           R"(gatehouse_expert_tokens_total{expert="2",layer="1"} 2)",
+           R"(gatehouse_step_tokens_count{phase="decode"} 2)",
+           R"(gatehouse_step_tokens_sum{phase="prefill"} 7)",
+           R"(gatehouse_step_duration_seconds_bucket{phase="decode",le="0.01"} 2)",
+           R"(gatehouse_prompt_tokens_total{model="demo",source="computed"} 7)",
+           R"(gatehouse_generated_tokens_total{model="demo"} 2)",
+           R"(gatehouse_preemptions_total 2)",
+           R"(gatehouse_requests_waiting{model="demo"} 5)",
+           R"(gatehouse_kv_cache_usage_ratio 0.25)",
+           R"(gatehouse_kv_blocks{state="free"} 75)",
+           R"(gatehouse_time_to_first_token_seconds_count{model="demo"} 1)",
+           R"(gatehouse_inter_token_seconds_bucket{model="demo",le="0.004"} 1)",
+           R"(gatehouse_request_queue_seconds_sum{model="demo"} 0.3)",
+           R"(gatehouse_requests_total{code="INVALID_ARGUMENT",method="Tokenize",model="demo"} 1)",
+           R"(gatehouse_engine_state{state="draining"} 1)",
+           R"(gatehouse_engine_state{state="loading"} 0)",
+           R"(gatehouse_build_info{backend="cpu",isa="avx2",version="0.1"} 1)",
+       }) {
+    EXPECT_THAT(scrape, HasSubstr(line + "\n"));
+  }
+}
+
+TEST(PrometheusMetricsTest, ImbalanceIsMostOverMeanAndForgetsOldWindows) {
+  PrometheusMetrics metrics(kBuild, std::nullopt);
+  metrics.SetModel(Model(2, 4));
+  metrics.OnStep(DecodeStep(0, {3, 1, 0, 0}));
+  EXPECT_THAT(metrics.Scrape(),
+              HasSubstr("gatehouse_expert_load_imbalance_ratio{layer=\"1\"} 3\n"));
+  // Windows end at 10, 20 and 30 s; after that the first step is forgotten.
+  for (const double seconds : {10, 20, 30, 31}) {
+    metrics.OnStep(DecodeStep(seconds, {5, 5, 5, 5}));
+  }
+  EXPECT_THAT(metrics.Scrape(),
+              HasSubstr("gatehouse_expert_load_imbalance_ratio{layer=\"1\"} 1\n"));
+}
+
+TEST(PrometheusMetricsTest, LevelsBoundTheNumberOfSeries) {
+  // The largest models that are about: 61 layers of 256 experts.
+  const ModelDescription large = Model(62, 256);
+  const auto series_at = [&](std::optional<int> level) {
+    PrometheusMetrics metrics(kBuild, level);
+    metrics.SetModel(large);
+    return CountSeries(metrics.Scrape());
+  };
+  const int64_t level_0 = series_at(0);
+  EXPECT_LE(level_0, 250);
+  EXPECT_EQ(series_at(1), level_0 + 61);
+  EXPECT_EQ(series_at(2), level_0 + 61 + 61 * 256);
+  EXPECT_EQ(series_at(std::nullopt), series_at(1)) << "15,616 series must be asked for";
+
+  PrometheusMetrics small(kBuild, std::nullopt);
+  small.SetModel(Model(9, 256));
+  EXPECT_THAT(small.Scrape(), HasSubstr("gatehouse_expert_tokens_total")) << "2,048 are not";
+  PrometheusMetrics off(kBuild, 0);
+  off.SetModel(Model(2, 4));
+  off.OnStep(DecodeStep(0, {1, 1, 1, 1}));
+  EXPECT_THAT(off.Scrape(), Not(HasSubstr("gatehouse_expert")));
+}
+
+}  // namespace
+}  // namespace gatehouse
