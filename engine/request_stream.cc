@@ -89,7 +89,6 @@ bool RequestStream::PushPrompt(const SequenceUpdate& update, const FinishedStep&
       token.routed_experts = RoutesOfRow(step.result->routes, update.first_new_row + i);
     }
     event.tokens.push_back(std::move(token));
-    next_prompt_logprobs_.reset();
     if (i < update.num_prompt_targets) {
       next_prompt_logprobs_ = step.result->samples[update.first_logit_row + i];
     }

@@ -233,6 +233,39 @@ TEST(SchedulerTest, PreemptsTheLowerPriorityThoughItCameFirst) {
   EXPECT_EQ(harness.of(normal_id).num_preemptions, 0);
 }
 
+// Blocks of one token: the low priority takes one with every step, until the other's last chunk
+// finds too few. In that step the low one is in the plan already and keeps what it has.
+TEST(SchedulerTest, NeverTakesTheBlocksOfWhatIsInThePlan) {
+  SchedulerSetup setup = SetupOf({.max_step_tokens = 18}, 104);
+  setup.block_tokens = 1;
+  SchedulerHarness harness(setup);
+  Request low = RequestOf(1, 50, 1);
+  low.priority = Priority::kLow;
+  const Request normal = RequestOf(100, 3, 2);
+  const SequenceId low_id = harness.Add(low, 0);
+  harness.Step();
+  const SequenceId normal_id = harness.Add(normal, 1);
+  bool was_short = false;
+  while (harness.Step()) {
+    const StepPlan& plan = harness.last_plan();
+    was_short |= plan.num_decode_tokens == 1 && plan.num_prefill_tokens == 12;
+  }
+  EXPECT_TRUE(was_short) << "the case must run out of blocks beside a decode to mean something";
+  EXPECT_EQ(harness.of(low_id).tokens, ExpectedTokens(low));
+  EXPECT_EQ(harness.of(normal_id).tokens, ExpectedTokens(normal));
+  EXPECT_EQ(harness.of(low_id).num_preemptions, 1);
+}
+
+TEST(SchedulerTest, StartsNoSequenceThatWouldSoonBePreempted) {
+  for (const int32_t num_blocks : {4, 5}) {
+    SchedulerHarness harness(SetupOf({}, num_blocks));
+    harness.Add(RequestOf(48, 2), 0);  // three blocks of 16, one more to come
+    harness.Add(RequestOf(16, 2), 1);  // one block
+    harness.Step();
+    EXPECT_EQ(harness.scheduler().num_running(), num_blocks - 3) << num_blocks << " blocks";
+  }
+}
+
 TEST(SchedulerTest, ReportsEveryPromptTokenOnceUnderChunksAndPreemption) {
   SchedulerHarness harness(SetupOf({.max_step_tokens = 19}, 9));
   std::vector<Request> requests;
