@@ -39,12 +39,19 @@ class RecordingSink final : public TokenSink {
   }
 
   // Waits for Close; fails the test after a minute. UNKNOWN when it never came.
-  absl::Status WaitForClose() {
-    return WaitFor([this] { return num_closes_ > 0; });
-  }
+  absl::Status WaitForClose() { return WaitForEvents(SIZE_MAX); }
   // Waits until at least `count` events have come or the stream is closed.
   absl::Status WaitForEvents(size_t count) {
-    return WaitFor([this, count] { return events_.size() >= count || num_closes_ > 0; });
+    MutexLock lock(mutex_);
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (events_.size() < count && num_closes_ == 0) {
+      if (std::chrono::steady_clock::now() >= limit) {
+        ADD_FAILURE() << "waited a minute";
+        return absl::UnknownError("waited a minute");
+      }
+      changed_.WaitFor(mutex_, std::chrono::seconds(1));
+    }
+    return status_;
   }
 
   int num_closes() const {
@@ -77,20 +84,6 @@ class RecordingSink final : public TokenSink {
   }
 
  private:
-  template <typename Condition>
-  absl::Status WaitFor(const Condition& condition) {
-    MutexLock lock(mutex_);
-    const auto limit = std::chrono::steady_clock::now() + std::chrono::minutes(1);
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() >= limit) {
-        ADD_FAILURE() << "waited a minute";
-        return absl::UnknownError("waited a minute");
-      }
-      changed_.WaitFor(mutex_, std::chrono::seconds(1));
-    }
-    return status_;
-  }
-
   const int64_t num_accepted_events_;
   mutable Mutex mutex_;
   CondVar changed_;
