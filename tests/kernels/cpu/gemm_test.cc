@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "kernels/cpu/work_split.h"
 #include "tests/kernels/cpu/cpu_fixture.h"
 
 namespace gatehouse::cpu {
@@ -144,6 +145,24 @@ TEST_P(GemmTest, KeepsARowsBitsForEveryNumberOfRowsPositionAndThreads) {
         }
       }
     }
+  }
+}
+
+// Rows so long that they do not stay in the cache together are cut into ranges, with and without an
+// index list.
+TEST_P(GemmTest, TakesMoreRowsThanTheCacheHolds) {
+  constexpr int64_t kInputs = 3001;
+  const int64_t num_rows = MaxRangeRows(kInputs) * 2 + 1;
+  const Tensor weights(DType::kF32, 3, kInputs, 12);
+  const Matrix x = RandomMatrix(num_rows, kInputs, 13);
+  Product product{.num_threads = 2};
+  for (const bool indexed : {false, true}) {
+    if (indexed) {
+      for (int64_t r = num_rows; r-- > 0;) product.row_ids.push_back(static_cast<int32_t>(r));
+    }
+    Matrix out(num_rows, 3);
+    Multiply(isa(), x.view(), *PackOne(weights, product.format), product, out.view());
+    ExpectProduct(x, weights, product, out, out);
   }
 }
 

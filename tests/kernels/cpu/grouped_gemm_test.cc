@@ -1,6 +1,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/cpu/work_split.h"
 #include "tests/kernels/cpu/cpu_fixture.h"
 
 namespace gatehouse::cpu {
@@ -143,6 +144,20 @@ TEST_P(ExpertFfnTest, SkipsExpertsWithoutRowsAndTakesSkewedLoads) {
     ExpectFfn(experts, WeightFormat::kBF16, x, routing,
               RunFfn(isa(), x, routing, *experts.Packed(WeightFormat::kBF16), num_threads));
   }
+}
+
+// Rows so long that an expert's do not stay in the cache together: they are cut into ranges.
+TEST_P(ExpertFfnTest, TakesMoreRowsThanTheCacheHolds) {
+  constexpr int64_t kHidden = 3001;
+  const Experts experts(2, kHidden, 5);
+  const Matrix x = RandomMatrix(10, kHidden, 1);
+  Routing routing;
+  std::vector<int32_t> rows(MaxRangeRows(kHidden) * 2 + 1);
+  for (size_t a = 0; a < rows.size(); ++a) rows[a] = static_cast<int32_t>(a * 7 % 10);
+  routing.AddExpert({3});
+  routing.AddExpert(rows);
+  ExpectFfn(experts, WeightFormat::kF32, x, routing,
+            RunFfn(isa(), x, routing, *experts.Packed(WeightFormat::kF32), 2));
 }
 
 TEST_P(ExpertFfnTest, NoRowsIsNoWork) {
