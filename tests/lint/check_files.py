@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What every file of the repository must be: clean whitespace, short, small, without forbidden words.
+"""What every file of the repository must be: clean whitespace, short, small, links that lead somewhere, no
+forbidden words.
 
 Looks at the files git would commit. The lists below hold the exceptions, each with its reason.
 """
@@ -25,6 +26,7 @@ LARGE_FILES = {  # path -> (bytes, why)
     "models/demo/tokenizer.json": (270_000, "belongs to the model"),
     "models/locmoe/tokenizer.json": (270_000, "belongs to the model"),
     "tests/golden/plain_f32/model.safetensors": (300_000, "a golden checkpoint in f32"),
+    "tests/tokenizer/data/corpus.jsonl": (1_400_000, "strings and their ids by Hugging Face tokenizers"),
 }
 
 # In pieces, so that this file does not contain what it looks for.
@@ -58,6 +60,13 @@ def whitespace_problems(path, text):
             yield f"{path}:{number}: tab"
 
 
+def broken_links(path, text):
+    """Relative links of Markdown to files that are not there."""
+    for match in re.finditer(r"\]\(([^)#:\s]+)(#[^)]*)?\)", text):
+        if not (ROOT / path).parent.joinpath(match[1]).exists():
+            yield f"{path}:{text.count(chr(10), 0, match.start()) + 1}: link to {match[1]}, which does not exist"
+
+
 def problems_of(path):
     full = ROOT / path
     size = full.stat().st_size
@@ -72,6 +81,8 @@ def problems_of(path):
     text = content.decode("utf-8", errors="replace")
     if not path.startswith(MADE_BY_TOOLS):
         yield from whitespace_problems(path, text)
+    if path.endswith(".md"):
+        yield from broken_links(path, text)
     num_lines = text.count("\n")
     if path.endswith(SOURCE) and num_lines > MAX_SOURCE_LINES and path not in LONG_SOURCES:
         yield f"{path}: {num_lines} lines, at most {MAX_SOURCE_LINES} (LONG_SOURCES in tests/lint/check_files.py)"
