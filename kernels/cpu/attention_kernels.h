@@ -75,6 +75,7 @@ template <typename V>
 inline void SoftmaxStep(QueryTile& tile, int i, int num_keys) {
   float* p = tile.scores + i * kKeysPerStep;
   const int num_groups = (num_keys + 7) / 8;
+  // Unseen keys get e^-87, which is lost beside the 1 of the largest score.
   for (int t = num_keys; t < num_groups * 8; ++t) p[t] = -3.4e38f;
   V largest = V::Load(p);
   for (int g = 1; g < num_groups; ++g) largest = Max(largest, V::Load(p + g * 8));
@@ -85,7 +86,6 @@ inline void SoftmaxStep(QueryTile& tile, int i, int num_keys) {
   for (int g = 0; g < num_groups; ++g) {
     Exp(Sub(V::Load(p + g * 8), V::Broadcast(maximum))).Store(p + g * 8);
   }
-  for (int t = num_keys; t < num_groups * 8; ++t) p[t] = 0;
   V total = Mul(V::Load(tile.totals + i * 8), V::Broadcast(factor[0]));
   for (int g = 0; g < num_groups; ++g) total = Add(total, V::Load(p + g * 8));
   total.Store(tile.totals + i * 8);

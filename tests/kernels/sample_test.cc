@@ -276,6 +276,14 @@ TEST(SampleTest, HoldsAtTheEdgesOfF32) {
   const std::vector<int32_t> few =
       DrawMany(*backend, flat, {.temperature = 1, .top_k = 4}, {0, 0.3, 0.6, 0.9});
   EXPECT_THAT(few, ::testing::ElementsAre(0, 1, 2, 3));
+  // A share holds its lower end and not its upper one.
+  const std::vector<int32_t> ends =
+      DrawMany(*backend, flat, {.temperature = 1, .top_k = 4}, {0.25, 0.5, 0.75});
+  EXPECT_THAT(ends, ::testing::ElementsAre(1, 2, 3));
+  // Nothing is less likely than the most likely.
+  const std::vector<int32_t> all =
+      DrawMany(*backend, flat, {.temperature = 1, .min_p = 1}, {0.505, 0.995});
+  EXPECT_THAT(all, ::testing::ElementsAre(50, 99));
 }
 
 }  // namespace
