@@ -1,0 +1,185 @@
+// gatehouse-server. The only place that knows every part: builds the object graph top to bottom,
+// waits for SIGTERM or SIGINT, drains. Exit codes: 0 drained, 1 run-time failure, 2 bad flags or
+// configuration, 3 the model cannot be loaded.
+#include <pthread.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "engine/engine.h"
+#include "kernels/backend.h"
+#include "kernels/base/clock.h"
+#include "kernels/base/log.h"
+#include "kernels/base/mutex.h"
+#include "kernels/base/status_macros.h"
+#include "server/cpu_count.h"
+#include "server/gatehouse_server.h"
+#include "server/prometheus_metrics.h"
+#include "server/server_config.h"
+
+namespace gatehouse {
+namespace {
+
+enum ExitCode { kDrained = 0, kFailed = 1, kBadUsage = 2, kBadModel = 3 };
+
+// Signals become calls of an ordinary thread. Make it before any other thread, so that all of them
+// inherit the blocked mask.
+class SignalThread {
+ public:
+  SignalThread() {
+    sigemptyset(&signals_);
+    for (const int signal : {SIGTERM, SIGINT, kStopSignal}) sigaddset(&signals_, signal);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+    thread_ = std::thread([this] { Listen(); });
+  }
+  ~SignalThread() {
+    pthread_kill(thread_.native_handle(), kStopSignal);
+    thread_.join();
+  }
+
+  // Until now a signal ends the process at once: nothing was served yet. From now on the first one
+  // ends Wait, and a second one, of somebody who will not wait for the drain, the process.
+  void Arm() {
+    const MutexLock lock(mutex_);
+    armed_ = true;
+  }
+  void Wait() {
+    const MutexLock lock(mutex_);
+    while (!requested_) changed_.Wait(mutex_);
+  }
+
+ private:
+  static constexpr int kStopSignal = SIGUSR2;
+
+  void Listen() {
+    int signal = 0;
+    while (sigwait(&signals_, &signal) == 0 && signal != kStopSignal) {
+      const MutexLock lock(mutex_);
+      if (!armed_) std::_Exit(kDrained);
+      if (requested_) std::_Exit(kFailed);
+      requested_ = true;
+      changed_.NotifyAll();
+    }
+  }
+
+  sigset_t signals_;
+  Mutex mutex_;
+  CondVar changed_;
+  bool armed_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  bool requested_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+int Fail(const absl::Status& status, ExitCode code) {
+  std::fprintf(stderr, "gatehouse-server: %s\n", std::string(status.message()).c_str());
+  return code;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choice,
+                                                       int num_threads) {
+  const std::string name =
+      choice.name == "auto" ? std::string(CompiledBackends().front()) : choice.name;
+  return MakeBackend(name, {.num_threads = num_threads, .isa = choice.isa});
+}
+
+void LogModel(const Logger& logger, const Engine& engine, double load_seconds) {
+  const ModelDescription& model = engine.model();
+  for (const std::string& warning : model.warnings) {
+    logger.Log(LogLevel::kWarning, "model", {{"warning", warning}});
+  }
+  const MemoryPlan& plan = engine.memory_plan();
+  logger.Log(LogLevel::kInfo, "loaded",
+             {{"model", model.name},
+              {"family", model.family},
+              {"parameters", std::to_string(model.num_parameters)},
+              {"expert_weights", model.expert_weight_format},
+              {"dense_weights", model.dense_weight_format},
+              {"context", std::to_string(model.max_context)},
+              {"weight_bytes", std::to_string(plan.expert_weight_bytes + plan.dense_weight_bytes)},
+              {"kv_cache_bytes", std::to_string(plan.kv_cache_bytes)},
+              {"seconds", absl::StrFormat("%.3f", load_seconds)}});
+}
+
+int Serve(const ServerConfig& config, SignalThread& signals) {
+  const SteadyClock clock;
+  const Logger logger(config.log_format);
+  const TimePoint start = clock.Now();
+
+  const int num_threads =
+      config.backend.num_threads > 0 ? config.backend.num_threads : UsableCpus();
+  absl::StatusOr<std::unique_ptr<Backend>> backend = ChooseBackend(config.backend, num_threads);
+  if (!backend.ok()) return Fail(backend.status(), kBadUsage);
+  const ServerFacts facts{.version = GATEHOUSE_VERSION,
+                          .build = GATEHOUSE_BUILD,
+                          .backend = std::string((*backend)->name()),
+                          .isa = (*backend)->isa(),
+                          .num_threads = num_threads};
+  PrometheusMetrics metrics({.version = facts.version, .backend = facts.backend, .isa = facts.isa},
+                            config.metrics_level);
+
+  absl::StatusOr<std::unique_ptr<Engine>> engine =
+      Engine::Create(config.engine, *std::move(backend), clock, metrics);
+  if (!engine.ok()) {
+    const bool usage = engine.status().code() == absl::StatusCode::kInvalidArgument;
+    return Fail(engine.status(), usage ? kBadUsage : kBadModel);
+  }
+  if (config.check) {
+    std::printf("%s", (*engine)->memory_plan().ToString().c_str());
+    return kDrained;
+  }
+  LogModel(logger, **engine, ToSeconds(clock.Now() - start));
+  metrics.SetModel((*engine)->model());
+
+  signals.Arm();
+  absl::StatusOr<std::unique_ptr<GatehouseServer>> server =
+      GatehouseServer::Start(config, facts, {**engine, metrics, logger, clock});
+  if (!server.ok()) return Fail(server.status(), kFailed);
+  logger.Log(LogLevel::kInfo, "serving",
+             {{"listen", (*server)->listen_address()},
+              {"metrics", (*server)->metrics_address()},
+              {"backend", facts.backend},
+              {"isa", facts.isa},
+              {"threads", std::to_string(num_threads)},
+              {"seconds", absl::StrFormat("%.3f", ToSeconds(clock.Now() - start))}});
+  signals.Wait();
+  logger.Log(LogLevel::kInfo, "draining",
+             {{"seconds", absl::StrFormat("%g", config.drain_seconds)}});
+  const bool all_ended = (*server)->Drain();
+  logger.Log(LogLevel::kInfo, "stopped", {{"all_requests_ended", all_ended ? "true" : "false"}});
+  return kDrained;
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  const absl::StatusOr<CommandLine> command_line =
+      ParseCommandLine(arguments, [](const std::string& name) -> std::optional<std::string> {
+        const char* value = std::getenv(name.c_str());
+        if (value == nullptr) return std::nullopt;
+        return value;
+      });
+  if (!command_line.ok()) return Fail(command_line.status(), kBadUsage);
+  if (command_line->print) {
+    std::printf("%s", command_line->text.c_str());
+    return kDrained;
+  }
+  // gRPC's own lines have another form than ours and repeat what our errors say; whoever wants them
+  // sets the variable.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+  SignalThread signals;
+  return Serve(command_line->config, signals);
+}
+
+}  // namespace
+}  // namespace gatehouse
+
+int main(int argc, char** argv) {
+  return gatehouse::Main(std::vector<std::string>(argv + 1, argv + argc));
+}
