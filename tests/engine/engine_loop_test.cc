@@ -1,7 +1,9 @@
 #include "engine/engine_loop.h"
 
-#include <random>
+#include <atomic>
+#include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/sampling/philox.h"
@@ -18,6 +20,25 @@ using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+
+// A step that does not begin before `gate` opens: what is submitted meanwhile is certain to meet.
+std::function<absl::Status(int64_t, const StepPlan&)> StepsBehind(Gate& gate, int64_t first_step) {
+  return [&gate, first_step](int64_t n, const StepPlan&) {
+    if (n >= first_step) gate.Wait();
+    return absl::OkStatus();
+  };
+}
+
+// Steps that stop before the third until the engine drains, so that its requests are still there.
+std::function<absl::Status(int64_t, const StepPlan&)> StepsUntilDraining(
+    const std::atomic<EngineLoop*>& engine) {
+  return [&engine](int64_t n, const StepPlan&) {
+    while (n == 2 && (engine.load() == nullptr || !engine.load()->Status().draining)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return absl::OkStatus();
+  };
+}
 
 TEST(EngineLoopTest, StreamsARequestFromStartToFinish) {
   EngineHarness harness({});
@@ -109,10 +130,15 @@ TEST(EngineLoopTest, RoutesOfAGeneratedTokenAreThoseOfTheRowBefore) {
 
 TEST(EngineLoopTest, CountsEveryRowOnceInTheMoeReport) {
   // Five blocks of 4 tokens for two requests that grow to 16: the younger is preempted.
-  EngineHarness harness({.worker = {.num_blocks = 5, .block_tokens = 4, .num_moe_layers = 3}});
+  Gate gate;
+  EngineHarness harness({.worker = {.num_blocks = 5,
+                                    .block_tokens = 4,
+                                    .num_moe_layers = 3,
+                                    .before_step = StepsBehind(gate, 0)}});
   Request request = HarnessRequest(4, 12, 1);
   request.output.moe_report = true;
   const auto first = harness.Start(request), second = harness.Start(request);
+  gate.Open();
   EXPECT_EQ(first->WaitForClose(), absl::OkStatus());
   EXPECT_EQ(second->WaitForClose(), absl::OkStatus());
   const FinishedEvent finished = second->EventsOf<FinishedEvent>().at(0);
@@ -238,10 +264,7 @@ TEST(EngineLoopTest, RefusesInvalidRequestsWithoutTouchingTheSink) {
 TEST(EngineLoopTest, RefusesWhenTheQueueIsFull) {
   Gate gate;
   EngineHarnessOptions options = {.scheduler = {.max_sequences = 1, .max_queued_requests = 1}};
-  options.worker.before_step = [&](int64_t, const StepPlan&) {
-    gate.Wait();
-    return absl::OkStatus();
-  };
+  options.worker.before_step = StepsBehind(gate, 0);
   EngineHarness harness(options);
   const auto first = harness.Start(HarnessRequest(4, 2)),
              second = harness.Start(HarnessRequest(4, 2));
@@ -258,17 +281,24 @@ TEST(EngineLoopTest, RefusesWhenTheQueueIsFull) {
 }
 
 TEST(EngineLoopTest, CancelEndsWaitingAndRunningRequests) {
-  EngineHarness harness({.scheduler = {.max_sequences = 1}});
+  Gate gate;
+  EngineHarnessOptions options = {.scheduler = {.max_sequences = 1}};
+  options.worker.before_step = StepsBehind(gate, 5);
+  EngineHarness harness(options);
   Engine::Ticket running_ticket = 0, waiting_ticket = 0;
   const auto running = harness.Start(HarnessRequest(4, 800), &running_ticket);
   const auto waiting = harness.Start(HarnessRequest(4, 800), &waiting_ticket);
-  running->WaitForEvents(3).IgnoreError();
+  running->WaitForEvents(6).IgnoreError();
   harness.engine().Cancel(waiting_ticket);
-  EXPECT_EQ(waiting->WaitForClose().code(), absl::StatusCode::kCancelled);
   harness.engine().Cancel(running_ticket);
-  EXPECT_EQ(running->WaitForClose().code(), absl::StatusCode::kCancelled);
-  harness.engine().Cancel(running_ticket);  // ended: no error
+  harness.engine().Cancel(running_ticket);  // twice: no error
   harness.engine().Cancel(987654321);       // unknown: no error
+  gate.Open();
+  EXPECT_EQ(waiting->WaitForClose().code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(waiting->events(), IsEmpty());
+  EXPECT_EQ(running->WaitForClose().code(), absl::StatusCode::kCancelled);
+  EXPECT_LE(running->token_ids().size(), 6u) << "it must end within the step";
+  harness.engine().Cancel(running_ticket);  // ended: no error
   harness.engine().Drain(kNoDeadline);
   EXPECT_EQ(harness.engine().Status().num_kv_blocks_used, 0);
 }
@@ -339,22 +369,31 @@ TEST(EngineLoopTest, DrainLetsRequestsFinishAndRefusesNewOnes) {
 
 TEST(EngineLoopTest, DrainClosesWhatIsLeftAtItsDeadline) {
   FakeClock clock;
+  std::atomic<EngineLoop*> engine = nullptr;
   EngineHarnessOptions options = {.scheduler = {.max_sequences = 1}};
-  options.worker.before_step = [&](int64_t, const StepPlan&) {
+  options.worker.before_step = [&, wait = StepsUntilDraining(engine)](int64_t n,
+                                                                      const StepPlan& plan) {
     clock.Advance(std::chrono::seconds(1));
-    return absl::OkStatus();
+    return wait(n, plan);
   };
   EngineHarness harness(options, &clock);
-  const auto running = harness.Start(HarnessRequest(4, 1000)),
-             waiting = harness.Start(HarnessRequest(4, 1000));
-  harness.engine().Drain(clock.Now() + std::chrono::seconds(3));
+  engine = &harness.engine();
+  const auto running = harness.Start(HarnessRequest(4, 1000));
+  const auto waiting = harness.Start(HarnessRequest(4, 1000));
+  harness.engine().Drain(clock.Now() + std::chrono::seconds(6));
   EXPECT_EQ(running->WaitForClose().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(waiting->WaitForClose().code(), absl::StatusCode::kUnavailable);
+  EXPECT_GE(running->token_ids().size(), 3u) << "it may run until then";
+  EXPECT_LE(running->token_ids().size(), 9u) << "and not for longer";
   EXPECT_EQ(harness.engine().Status().num_kv_blocks_used, 0);
 }
 
 TEST(EngineLoopTest, ItsEndClosesEveryRequestOnce) {
-  EngineHarness harness({.scheduler = {.max_sequences = 2}});
+  std::atomic<EngineLoop*> engine = nullptr;
+  EngineHarnessOptions options = {.scheduler = {.max_sequences = 2}};
+  options.worker.before_step = StepsUntilDraining(engine);
+  EngineHarness harness(options);
+  engine = &harness.engine();
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < 10; ++i) sinks.push_back(harness.Start(HarnessRequest(4, 1000)));
   harness.DestroyEngine();
@@ -428,10 +467,15 @@ TEST(EngineLoopTest, ARequestYieldsTheSameAloneAndInAnyCompany) {
   }
   int32_t num_preemptions = 0;
   for (const int32_t max_step_tokens : {19, 33, 512}) {
+    Gate gate;
     EngineHarness harness({.scheduler = {.max_sequences = 16, .max_step_tokens = max_step_tokens},
-                           .worker = {.num_blocks = 24, .block_tokens = 8, .num_moe_layers = 2}});
+                           .worker = {.num_blocks = 24,
+                                      .block_tokens = 8,
+                                      .num_moe_layers = 2,
+                                      .before_step = StepsBehind(gate, 0)}});
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     for (const Request& request : requests) sinks.push_back(harness.Start(request));
+    gate.Open();
     for (int i = 0; i < 32; ++i) {
       EXPECT_EQ(sinks[i]->WaitForClose(), absl::OkStatus());
       EXPECT_EQ(Transcript(*sinks[i]), alone[i]) << "request " << i;
