@@ -19,7 +19,7 @@ struct AttentionOptions {
   float scale = 0;  // of q . k, 1 / sqrt(head_dim) unless the family says otherwise
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
-  int64_t qkv_size() const { return (int64_t{num_heads} + 2 * num_kv_heads) * head_dim; }
+  int64_t qkv_size() const { return (num_heads + int64_t{2} * num_kv_heads) * head_dim; }
 };
 
 struct AttentionWeights {

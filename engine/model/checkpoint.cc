@@ -155,7 +155,8 @@ absl::StatusOr<Checkpoint> Checkpoint::OpenShards(const std::string& model_dir,
   Checkpoint checkpoint;
   checkpoint.listing_path_ = index_path;
   for (const std::string& shard : shards) {
-    absl::StatusOr<SafetensorsFile> file = SafetensorsFile::Open(model_dir + "/" + shard);
+    absl::StatusOr<SafetensorsFile> file =
+        SafetensorsFile::Open(absl::StrFormat("%s/%s", model_dir, shard));
     if (absl::IsNotFound(file.status())) {
       return absl::FailedPreconditionError(absl::StrFormat(
           "%s/%s: no such file, expected as %s lists it", model_dir, shard, index_path));

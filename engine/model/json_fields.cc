@@ -209,7 +209,7 @@ bool JsonFields::Bool(const char* key, std::optional<bool> fallback) {
   return fallback.value_or(false);
 }
 
-std::string JsonFields::String(const char* key, std::optional<std::string> fallback) {
+std::string JsonFields::String(const char* key, const std::optional<std::string>& fallback) {
   const json* value = Find(key);
   if (value != nullptr && value->is_string()) return value->get<std::string>();
   if (value != nullptr || !fallback.has_value()) Note(key, value, "a string");

@@ -57,7 +57,7 @@ class JsonFields {
   int32_t Int(const char* key, std::optional<int32_t> fallback, IntRange range);
   double Number(const char* key, std::optional<double> fallback, NumberRange range);
   bool Bool(const char* key, std::optional<bool> fallback);
-  std::string String(const char* key, std::optional<std::string> fallback);
+  std::string String(const char* key, const std::optional<std::string>& fallback);
   std::optional<int32_t> OptionalInt(const char* key, IntRange range);
   std::optional<double> OptionalNumber(const char* key, NumberRange range);
   std::vector<int32_t> IntList(const char* key, IntRange range);       // [..]; absent: empty

@@ -71,7 +71,7 @@ ParameterCount CountParameters(const ModelConfig& config) {
   int64_t layer = 2 * hidden + hidden * (2 * q_width + 2 * kv_width);  // norms; q, o, k, v
   if (attention.qkv_bias) layer += q_width + 2 * kv_width;
   if (attention.o_bias) layer += hidden;
-  if (attention.qk_norm == QkNorm::kPerHead) layer += 2 * attention.head_dim;
+  if (attention.qk_norm == QkNorm::kPerHead) layer += int64_t{2} * attention.head_dim;
 
   const int64_t num_moe_layers = config.num_moe_layers();
   const int64_t expert = 3 * hidden * config.moe.intermediate_size;
