@@ -5,8 +5,7 @@
 // one TokenSink::Close.
 //
 //   auto engine = Engine::Create(config, std::move(backend), clock, observer);
-//   auto ticket = (*engine)->Submit(std::move(request), sink);   // sink gets events from the loop
-//   thread
+//   auto ticket = (*engine)->Submit(std::move(request), sink);  // events come from the loop
 //   (*engine)->Cancel(*ticket);
 //   (*engine)->Drain(clock.Now() + std::chrono::seconds(30));
 #pragma once

@@ -3,15 +3,13 @@
 // (plain loops, sums in double: the specification, linked by tests only) and cpu/.
 //
 // Contract of every operation
-//   Rows      A row's result depends on that row alone (and, in attention, on the keys of its own
-//   sequence): the same
-//             bits at every number of rows, position among them, thread count and chunking.
+//   Rows      A row's result depends on that row alone (in attention also on the keys of its own
+//             sequence): the same bits at every number of rows, position among them, thread count
+//             and chunking.
 //   Errors    The machine's faults stick: the back end remembers the first, later operations do
-//   nothing, and Finish()
-//             returns it once. Wrong shapes are faults of ours and abort.
+//             nothing, and Finish() returns it once. Wrong shapes are faults of ours and abort.
 //   Memory    Views and spans belong to the caller and outlive the step (until Finish returns).
-//   Spans named `host` are
-//             host memory on every back end.
+//             Spans named `host` are host memory on every back end.
 //   Threads   One thread at a time calls a back end. Pack* may not overlap with a step.
 #pragma once
 
@@ -36,8 +34,8 @@ struct SequenceSpan {
   int32_t first_row = 0;
   int32_t num_rows = 0;
   int32_t first_position = 0;  // position of first_row; the cache holds all before it
-  std::span<const int32_t>
-      block_ids;  // host; KV block of positions [i * block_tokens, (i + 1) * block_tokens)
+  // host; block_ids[i] holds positions [i * block_tokens, (i + 1) * block_tokens)
+  std::span<const int32_t> block_ids;
 };
 
 // Which token stands in which row of a step.

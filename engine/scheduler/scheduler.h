@@ -7,13 +7,12 @@
 //
 //   scheduler.Add(id, request, now);
 //   for (SequenceId late : scheduler.TakeExpired(now)) ...   // gone, blocks freed
-//   const StepPlan& plan = scheduler.Plan();                 // empty only when there is no
-//   sequence for (const SequenceUpdate& update : scheduler.Commit(RunOnDevice(plan))) ...
+//   const StepPlan& plan = scheduler.Plan();  // empty only when there is no sequence
+//   for (const SequenceUpdate& update : scheduler.Commit(RunOnDevice(plan))) ...
 //
 // Policy
-//   Order     by turn: arrival, put off by kPriorityDelay for each step of priority below HIGH. So
-//   a
-//             higher priority goes first, and nobody waits behind it for longer than that.
+//   Order     by turn: arrival, put off by kPriorityDelay for each step of priority below HIGH.
+//             So a higher priority goes first, and nobody waits behind it for longer than that.
 //   A step    every decoding sequence one row, then prefill chunks first come first served, within
 //             max_step_tokens and what PrefillBudget allows.
 //   Blocks    taken when a step needs them. When there are none, the youngest sequence that is not
