@@ -1,4 +1,8 @@
 // Text to token ids and back. Immutable after loading; any thread.
+//
+// Ids and texts equal those of Hugging Face `tokenizers` 0.23 (tests/tokenizer/parity_test.cc),
+// with its Unicode versions: 9 for NFC, 16 for the classes of regular expressions. One difference
+// is on purpose: without parse_special no merge and no whole word makes a special token either.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +29,8 @@ class Tokenizer {
   // pre-tokenizer's match limit is reached.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
                                                       const EncodeOptions& options) const = 0;
-  // Ids outside the vocabulary are INVALID_ARGUMENT. Invalid UTF-8 becomes U+FFFD, as in Hugging
-  // Face tokenizers.
+  // Ids outside the vocabulary, its holes too, are INVALID_ARGUMENT. Invalid UTF-8 becomes U+FFFD,
+  // as in Hugging Face tokenizers.
   virtual absl::StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
                                              bool skip_special_tokens) const = 0;
   // The bytes that `id` adds to a text: the unit of incremental decoding. Empty for ids outside the

@@ -68,8 +68,10 @@ TEST(AddedTokensTest, EveryNeighbourCountsAsItDoesInHuggingFace) {
   const AddedTokens added_tokens({{.id = 0, .content = "lone", .single_word = true},
                                   {.id = 1, .content = "<strip>", .lstrip = true, .rstrip = true}},
                                  Normalizer({}));
-  std::vector<TextPiece> pieces;
-  const auto split = [&](const std::string& text) {
+  std::string text;
+  std::vector<TextPiece> pieces;  // views of `text`
+  const auto split = [&](const std::string& new_text) {
+    text = new_text;
     pieces.clear();
     added_tokens.SplitRaw(text, true, &pieces);
   };
