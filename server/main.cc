@@ -142,7 +142,10 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   signals.Arm();
   absl::StatusOr<std::unique_ptr<GatehouseServer>> server =
       GatehouseServer::Start(config, facts, {**engine, metrics, logger, clock});
-  if (!server.ok()) return Fail(server.status(), kFailed);
+  if (!server.ok()) {
+    const bool usage = server.status().code() == absl::StatusCode::kFailedPrecondition;
+    return Fail(server.status(), usage ? kBadUsage : kFailed);
+  }
   logger.Log(LogLevel::kInfo, "serving",
              {{"listen", (*server)->listen_address()},
               {"metrics", (*server)->metrics_address()},

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -173,13 +174,51 @@ TEST_F(GatehouseServerTest, ASecondServerOnTheSamePortDoesNotStart) {
               HasSubstr(config.metrics_listen));
 }
 
+std::string ReadWhole(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+TEST_F(GatehouseServerTest, WithTlsOnlyClientsThatTheAuthoritySignedGetIn) {
+  const std::string base = ::testing::TempDir() + absl::StrFormat("tls.%d", getpid());
+  config_.tls = {.certificate = base + ".crt", .key = base + ".key", .client_ca = base + ".crt"};
+  const std::string command = absl::StrFormat(
+      "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj "
+      "/CN=localhost -addext subjectAltName=DNS:localhost -keyout %s -out %s 2>&1",
+      config_.tls.key, config_.tls.certificate);
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  StartServer();
+  const auto generate = [&](const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
+    grpc::ChannelArguments arguments;
+    arguments.SetSslTargetNameOverride("localhost");
+    stub_ = v1::Inference::NewStub(
+        grpc::CreateCustomChannel(server_->listen_address(), credentials, arguments));
+    return Generate(TextRequest("a", 2)).status;
+  };
+  const std::string certificate = ReadWhole(config_.tls.certificate);
+  EXPECT_TRUE(
+      generate(grpc::SslCredentials({certificate, ReadWhole(config_.tls.key), certificate})).ok());
+  EXPECT_EQ(generate(grpc::SslCredentials({certificate, "", ""})).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(generate(grpc::InsecureChannelCredentials()).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GatehouseServerTest, NamesTheTlsFileThatCannotBeRead) {
+  StartServer();
+  config_.tls = {.certificate = "/no/such.crt", .key = "/no/such.key", .client_ca = ""};
+  const auto second = GatehouseServer::Start(config_, facts_, Parts());
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("/no/such.crt"));
+}
+
 TEST_F(GatehouseServerTest, TheReadyFileNamesThePortsAndGoesWithTheServer) {
   config_.ready_file = ::testing::TempDir() + absl::StrFormat("ready.%d.json", getpid());
   StartServer();
-  std::ostringstream text;
-  text << std::ifstream(config_.ready_file).rdbuf();
-  const auto ready = nlohmann::json::parse(text.str(), nullptr, false);
-  ASSERT_TRUE(ready.is_object()) << text.str();
+  const std::string text = ReadWhole(config_.ready_file);
+  const auto ready = nlohmann::json::parse(text, nullptr, false);
+  ASSERT_TRUE(ready.is_object()) << text;
   EXPECT_EQ(ready.value("pid", 0), getpid());
   EXPECT_EQ(ready.value("listen", ""), server_->listen_address());
   EXPECT_EQ(ready.value("metrics", ""), server_->metrics_address());
