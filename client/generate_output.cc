@@ -74,14 +74,15 @@ std::string GenerateOutput::OnEvent(const v1::GenerateResponse& event, TimePoint
 }
 
 std::string GenerateOutput::OnEnd() {
-  const bool add_line_break = options_.terminal && !options_.json && open_line_;
+  if (!options_.terminal || options_.json || !open_line_) return "";
   open_line_ = false;
-  return add_line_break ? "\n" : "";
+  return "\n";
 }
 
 std::string GenerateOutput::Stats(TimePoint now) const {
-  std::string text = absl::StrFormat("%d prompt tokens (%d cached); ", started_.prompt_tokens(),
-                                     started_.cached_prompt_tokens());
+  // Where output and errors share a log, the text has not ended its line.
+  std::string text = absl::StrFormat("%s%d prompt tokens (%d cached); ", open_line_ ? "\n" : "",
+                                     started_.prompt_tokens(), started_.cached_prompt_tokens());
   if (num_tokens_ == 0) {
     return text + absl::StrFormat("no token in %.3f s\n", Seconds(now - start_));
   }

@@ -91,6 +91,7 @@ TEST(GenerateOutputTest, StatsCountTokensAndRateTheGapsBetweenThem) {
   output.OnEvent(Delta("bc", 2), kStart + milliseconds(300));
   output.OnEvent(Finished(), kStart + milliseconds(310));
   const std::string stats = output.Stats(kStart + milliseconds(320));
+  EXPECT_EQ(stats[0], '\n');  // the text stands on an open line
   EXPECT_THAT(stats, HasSubstr("9 prompt tokens (4 cached); 3 tokens received"));
   EXPECT_THAT(stats, HasSubstr("first after 0.100 s, then 10.0 tokens/s; 0.320 s in all"));
   EXPECT_THAT(stats, HasSubstr("ended by STOP_STRING 'END'"));
