@@ -1,0 +1,150 @@
+"""What a stream looks like, and that the same request gives the same bits whatever shares the batch."""
+import concurrent.futures
+import unittest
+
+from gatehouse.v1 import inference_pb2 as pb
+
+from harness import ServerTest, generate, text_request
+
+
+class StreamTest(ServerTest):
+    def test_started_then_deltas_then_finished(self):
+        answer = generate(self.server, text_request())
+        self.assertEqual(answer.kinds[0], "started")
+        self.assertEqual(answer.kinds[-1], "finished")
+        self.assertEqual(set(answer.kinds[1:-1]), {"delta"})
+        self.assertEqual(len(answer.ids), 16)
+        self.assertEqual(answer.finished.reason, pb.Finished.LENGTH)
+        self.assertEqual(answer.finished.usage.generated_tokens, 16)
+        self.assertEqual(answer.finished.usage.prompt_tokens, answer.started.prompt_tokens)
+        self.assertGreater(answer.finished.timings.total_seconds, 0)
+        self.assertFalse(answer.finished.HasField("moe_report"))
+
+    def test_text_equals_detokenising_the_ids_and_joining_the_bytes(self):
+        answer = generate(self.server, text_request(max_new_tokens=64))
+        text = self.server.stub.Detokenize(pb.DetokenizeRequest(ids=answer.ids)).text
+        self.assertEqual(answer.text, text)
+        self.assertEqual(b"".join(token.bytes for token in answer.tokens).decode(), text)
+
+    def test_repeats_the_request_id_or_makes_one(self):
+        request = text_request(max_new_tokens=1)
+        first = generate(self.server, request).started.request_id
+        self.assertNotEqual(first, "")
+        self.assertNotEqual(generate(self.server, request).started.request_id, first)
+        request.request_id = "mine-1"
+        self.assertEqual(generate(self.server, request).started.request_id, "mine-1")
+
+    def test_text_and_its_ids_are_the_same_prompt(self):
+        from_text = text_request()
+        from_text.output.token_ids = True
+        text_answer = generate(self.server, from_text)
+        from_ids = text_request()
+        from_ids.tokens.ids.extend(text_answer.started.prompt_token_ids)
+        self.assertEqual(generate(self.server, from_ids).ids, text_answer.ids)
+
+    def test_stop_string_is_trimmed_unless_kept(self):
+        whole = generate(self.server, text_request(max_new_tokens=32)).text
+        stop = whole[len(whole) // 2:len(whole) // 2 + 4]
+        trimmed = generate(self.server, text_request(max_new_tokens=32, strings=[stop]))
+        self.assertEqual(trimmed.text, whole[:whole.index(stop)])
+        self.assertEqual(trimmed.finished.reason, pb.Finished.STOP_STRING)
+        self.assertEqual(trimmed.finished.matched_stop, stop)
+        kept = generate(self.server, text_request(max_new_tokens=32, strings=[stop], include_stop=True))
+        self.assertEqual(kept.text, whole[:whole.index(stop) + len(stop)])
+
+    def test_stop_token_ends_the_output(self):
+        whole = generate(self.server, text_request(max_new_tokens=32))
+        stop_id = whole.ids[10]
+        answer = generate(self.server, text_request(max_new_tokens=32, token_ids=[stop_id]))
+        self.assertEqual(answer.finished.reason, pb.Finished.STOP_TOKEN)
+        self.assertEqual(answer.finished.matched_stop_token_id, stop_id)
+        self.assertEqual(answer.finished.usage.generated_tokens, whole.ids.index(stop_id) + 1)
+
+    def test_logprobs_come_only_when_asked_for(self):
+        request = text_request(max_new_tokens=4)
+        self.assertFalse(any(token.HasField("logprob") for token in generate(self.server, request).tokens))
+        request.output.top_logprobs = 0
+        chosen = generate(self.server, request).tokens
+        self.assertTrue(all(token.HasField("logprob") and not token.top for token in chosen))
+        request.output.top_logprobs = 5
+        for token in generate(self.server, request).tokens:
+            self.assertEqual(len(token.top), 5)
+            self.assertEqual((token.top[0].id, token.top[0].logprob), (token.id, token.logprob))  # greedy
+            logprobs = [entry.logprob for entry in token.top]
+            self.assertEqual(logprobs, sorted(logprobs, reverse=True))
+            self.assertLessEqual(max(logprobs), 0)
+
+    def test_prompt_events_come_before_deltas_and_cover_the_prompt(self):
+        request = text_request(max_new_tokens=2)
+        request.output.prompt_logprobs = 0
+        answer = generate(self.server, request)
+        self.assertEqual(len(answer.prompt_tokens), answer.started.prompt_tokens)
+        self.assertEqual(answer.prompt_positions[0], 0)
+        self.assertFalse(answer.prompt_tokens[0].HasField("logprob"))
+        self.assertTrue(all(token.HasField("logprob") for token in answer.prompt_tokens[1:]))
+        first_delta = answer.kinds.index("delta")
+        self.assertNotIn("prompt", answer.kinds[first_delta:])
+
+    def test_routed_experts_have_the_shape_of_the_model(self):
+        model = self.server.stub.GetModelInfo(pb.GetModelInfoRequest())
+        request = text_request(max_new_tokens=3)
+        request.output.routed_experts = True
+        request.output.moe_report = True
+        answer = generate(self.server, request)
+        for token in answer.prompt_tokens + answer.tokens:
+            self.assertEqual(len(token.routed_experts.expert_ids), len(model.moe_layers) * model.experts_per_token)
+            self.assertEqual(len(token.routed_experts.weights), len(token.routed_experts.expert_ids))
+            self.assertTrue(all(0 <= expert < model.experts for expert in token.routed_experts.expert_ids))
+        report = answer.finished.moe_report
+        rows = len(answer.prompt_tokens) + len(answer.tokens) - 1
+        self.assertEqual(report.assignments, rows * len(model.moe_layers) * model.experts_per_token)
+        self.assertEqual((report.kept, report.rerouted, report.dropped), (report.assignments, 0, 0))
+        self.assertTrue(report.exact)
+
+    def test_seed_repeats_a_sampled_text_and_another_seed_does_not(self):
+        request = text_request(max_new_tokens=32)
+        request.sampling.temperature = 1
+        request.sampling.seed = 7
+        first = generate(self.server, request)
+        self.assertEqual(generate(self.server, request).ids, first.ids)
+        request.sampling.seed = 8
+        self.assertNotEqual(generate(self.server, request).ids, first.ids)
+
+    def test_allowed_ids_and_bias_bind_the_choice(self):
+        request = text_request(max_new_tokens=8)
+        request.sampling.allowed_token_ids.extend([10, 20, 30])
+        self.assertLessEqual(set(generate(self.server, request).ids), {10, 20, 30})
+        request.sampling.logit_bias[20] = 100
+        self.assertEqual(set(generate(self.server, request).ids), {20})
+
+
+class BatchTest(ServerTest):
+    def signature(self, request):
+        """Everything that must not depend on the batch: ids, and log-probabilities to the bit."""
+        answer = generate(self.server, request)
+        return [(token.id, token.logprob, tuple((t.id, t.logprob) for t in token.top)) for token in answer.tokens]
+
+    def test_eight_clients_at_once_get_what_they_get_alone(self):
+        requests = []
+        for i in range(8):
+            request = text_request(text=f"{i} And the king said unto " * (i + 1), max_new_tokens=24)
+            request.output.top_logprobs = 3
+            if i % 2:
+                request.sampling.temperature = 0.9
+                request.sampling.seed = i
+            requests.append(request)
+        alone = [self.signature(request) for request in requests]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(self.signature, requests))
+        self.assertEqual(together, alone)
+        self.assertEqual(len({str(signature) for signature in alone}), 8)  # they are eight different texts
+
+    def test_traceparent_and_priority_are_accepted(self):
+        request = text_request(max_new_tokens=1)
+        request.priority = pb.GenerateRequest.HIGH
+        metadata = (("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),)
+        self.assertEqual(len(generate(self.server, request, metadata=metadata).ids), 1)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
