@@ -189,7 +189,6 @@ bool LoadRun::WaitForFewerThan(int max_running, double until_seconds) {
     bool stalled = false;
     {
       std::unique_lock<std::mutex> lock(shared_->mutex);
-      if (shared_->stopped && max_running > 1) return false;  // but wait on for the last to end
       if (shared_->progress.num_running < max_running) return true;
       if (now >= until_seconds) return false;
       stalled = shared_->last_movement_seconds + options_.grace_seconds < now && !shared_->stopped;
@@ -206,6 +205,10 @@ void LoadRun::RunClosedLoop(uint64_t request_idx) {
   const double end_seconds = options_.duration_seconds > 0 ? options_.duration_seconds : kNever;
   for (int64_t i = 0; options_.num_requests == 0 || i < options_.num_requests; ++i) {
     if (!WaitForFewerThan(options_.num_clients, end_seconds)) return;
+    {
+      const std::lock_guard<std::mutex> lock(shared_->mutex);
+      if (shared_->stopped) return;  // what Stop cancelled has made room
+    }
     const double now = shared_->Now();
     if (now >= end_seconds) return;
     StartOne(request_idx++, now);

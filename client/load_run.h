@@ -72,8 +72,8 @@ class LoadRun {
   void StartOne(uint64_t request_idx, double due_seconds);
   void RunClosedLoop(uint64_t request_idx);
   void RunOpenLoop(uint64_t request_idx);
-  // Waits until fewer than `max_running` streams run (true), or until `until_seconds` or Stop
-  // (false); reports progress meanwhile.
+  // Waits until fewer than `max_running` streams run (true), or until `until_seconds` (false);
+  // reports progress meanwhile.
   bool WaitForFewerThan(int max_running, double until_seconds);
   void ReportProgress();
 
