@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 #include "client/rpc_error.h"
 #include "gatehouse/v1/inference.grpc.pb.h"
@@ -16,6 +17,11 @@ namespace health = ::grpc::health::v1;
 // Answers are small, but a prompt's tokens may not be: gRPC's default of 4 MiB is an hour of
 // debugging for whoever meets it first.
 constexpr int kMaxReceiveBytes = 64 << 20;
+
+bool IsLoopback(const std::string& target) {
+  return absl::StartsWith(target, "127.") || absl::StartsWith(target, "localhost:") ||
+         absl::StartsWith(target, "[::1]");
+}
 
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
@@ -264,6 +270,8 @@ absl::StatusOr<std::unique_ptr<GatehouseClient>> GatehouseClient::Connect(
   arguments.SetMaxReceiveMessageSize(kMaxReceiveBytes);
   arguments.SetInt("gatehouse.connection_idx", options.connection_idx);  // channels that differ in
                                                                          // arguments share nothing
+  // http_proxy is set for the internet, and no_proxy often forgotten.
+  if (IsLoopback(options.target)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   if (!options.tls_server_name.empty()) {
     arguments.SetSslTargetNameOverride(options.tls_server_name);
   }

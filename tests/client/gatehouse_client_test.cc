@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <future>
 
 #include "client/connection_flags.h"
@@ -159,6 +160,17 @@ TEST_F(GatehouseClientTest, ConnectingReportsWhetherAServerIsThere) {
   const absl::Status status = nobody->GetServerInfo({}).status();
   EXPECT_THAT(DescribeCallError(status, "127.0.0.1:1", nobody->reachable()),
               HasSubstr("cannot reach a server at 127.0.0.1:1"));
+}
+
+TEST_F(GatehouseClientTest, AProxyDoesNotCatchThisMachine) {
+  setenv("grpc_proxy", "http://127.0.0.1:1", 1);
+  setenv("no_grpc_proxy", "example.org",
+         1);  // else no_proxy, which the caller's shell may have set
+  const auto client = ConnectTo({.target = server_.target(), .connection_idx = 1});
+  const absl::Status status = client->WaitUntilConnected(milliseconds(5000));
+  unsetenv("grpc_proxy");
+  unsetenv("no_grpc_proxy");
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 TEST(ConnectTest, RefusesHalfACertificate) {
