@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "client/text.h"
 
 namespace gatehouse {
 namespace {
@@ -271,6 +272,14 @@ absl::StatusOr<std::vector<int32_t>> ParseTokenIds(std::string_view text) {
 }
 
 ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& options) {
+  // Most become strings of a message, which would be sent without them or not at all.
+  for (int i = 1; i < argc; ++i) {
+    const std::optional<size_t> bad_byte = FirstInvalidUtf8(argv[i]);
+    if (!bad_byte.has_value()) continue;
+    return {.exit_code = 2,
+            .output =
+                absl::StrFormat("gatehouse: argument %d is not UTF-8 at byte %d\n", i, *bad_byte)};
+  }
   CLI::App app("Command line client of a Gatehouse server.", "gatehouse");
   app.set_version_flag("--version", "gatehouse " GATEHOUSE_VERSION);
   app.require_subcommand(1);

@@ -43,7 +43,7 @@ struct CliOptions {
   }
 };
 
-// Fills `options` unless the outcome says not to run.
+// Fills `options` unless the outcome says not to run. Refuses arguments that are not UTF-8.
 ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& options);
 
 // "5, 7 9" or "[5, 7, 9]" to ids; INVALID_ARGUMENT names the word that is not an id.

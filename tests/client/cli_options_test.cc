@@ -216,6 +216,13 @@ TEST(ParseCliOptionsTest, RefusesValuesOfTheWrongKind) {
   EXPECT_THAT(UsageError({"detokenize", "1", "x"}), HasSubstr("'x' is not a token id"));
 }
 
+TEST(ParseCliOptionsTest, RefusesArgumentsThatAreNotUtf8) {
+  EXPECT_EQ(UsageError({"generate", "x", "--stop", "caf\xE9"}),
+            "gatehouse: argument 4 is not UTF-8 at byte 3\n");
+  EXPECT_EQ(ParsedOk({"generate", "x", "--stop", "caf\xC3\xA9"}).generate.stop().strings(0),
+            "caf\xC3\xA9");
+}
+
 TEST(ParseCliOptionsTest, HelpAndVersionAreNotErrors) {
   CliOptions options;
   const ParseOutcome help = Parse({"generate", "--help"}, options);

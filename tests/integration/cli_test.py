@@ -84,6 +84,7 @@ class CliTest(ServerTest):
                 self.assertEqual(self.gatehouse(*words).returncode, 2)
         self.assertIn(b"did you mean --temperature?", self.gatehouse("generate", "x", "--temprature", "1").stderr)
         self.assertEqual(self.gatehouse("generate", stdin=b"caf\xe9").returncode, 2)
+        self.assertEqual(self.gatehouse("generate", "x", "--stop", b"caf\xe9").returncode, 2)
 
     def test_no_server_exits_with_1_and_says_what_to_do(self):
         done = run("generate", PROMPT, target="127.0.0.1:1")
