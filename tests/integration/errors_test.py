@@ -63,9 +63,10 @@ class ErrorTest(ServerTest):
 
     def test_what_is_not_served_yet_says_so(self):
         chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="Hello")])
-        requests = {"chat": pb.GenerateRequest(chat=chat), "routing": text_request(), "n": text_request()}
+        requests = {"chat": pb.GenerateRequest(chat=chat), "routing": text_request(),
+                    "sampling.n": text_request()}
         requests["routing"].routing.mode = pb.Routing.SHARED
-        requests["n"].sampling.n = 2
+        requests["sampling.n"].sampling.n = 2
         for what, request in requests.items():
             with self.subTest(what=what):
                 error = self.assert_fails(grpc.StatusCode.UNIMPLEMENTED, lambda: generate(self.server, request))

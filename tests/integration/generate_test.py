@@ -139,11 +139,17 @@ class BatchTest(ServerTest):
         self.assertEqual(together, alone)
         self.assertEqual(len({str(signature) for signature in alone}), 8)  # they are eight different texts
 
-    def test_traceparent_and_priority_are_accepted(self):
-        request = text_request(max_new_tokens=1)
-        request.priority = pb.GenerateRequest.HIGH
-        metadata = (("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),)
-        self.assertEqual(len(generate(self.server, request, metadata=metadata).ids), 1)
+    def test_traceparent_reaches_the_log_if_it_has_its_form(self):
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        for name, value in (("traced", trace), ("untraced", trace.replace("0af7", "0AF7"))):
+            request = text_request(max_new_tokens=1)
+            request.priority = pb.GenerateRequest.HIGH
+            request.request_id = name
+            self.assertEqual(len(generate(self.server, request, metadata=(("traceparent", value),)).ids), 1)
+        log = self.server.log()
+        self.assertIn("id=untraced", log)
+        self.assertIn(trace, next(line for line in log.splitlines() if "id=traced" in line))
+        self.assertNotIn("0AF7", log)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ class HealthTest(unittest.TestCase):
                     list(call)
                 except grpc.RpcError as error:
                     codes.add(error.code())
-            self.assertLessEqual(codes, {grpc.StatusCode.UNAVAILABLE})
+            self.assertEqual(codes, {grpc.StatusCode.UNAVAILABLE})
             self.assertEqual(server.wait(), 0)
 
 
