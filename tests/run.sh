@@ -6,6 +6,8 @@
 #   tests/run.sh -R scheduler       arguments go to ctest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# A proxy for the internet must not catch calls to this machine.
+export no_proxy=${no_proxy:+$no_proxy,}127.0.0.1,localhost
 
 deploy/install-deps.sh --test
 [ ! -x tests/python_env.sh ] || tests/python_env.sh
