@@ -4,9 +4,11 @@
 #
 #   deploy/quickstart.sh                       with a prompt of its own
 #   deploy/quickstart.sh "In the beginning"    with yours
-#   deploy/quickstart.sh --keep                leaves the server running on 127.0.0.1:50051
+#   deploy/quickstart.sh --keep                leaves a server running on 127.0.0.1:50051, or uses the one it left
 #   deploy/quickstart.sh --seed 7              another continuation
 set -euo pipefail
+# A proxy for the internet must not catch calls to this machine.
+export no_proxy=${no_proxy:+$no_proxy,}127.0.0.1,localhost
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 prompt="It is a truth universally acknowledged, that"
@@ -28,6 +30,7 @@ fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
 
 bin=$root/build/cpu/bin
 run_dir=$root/build/quickstart
+[ -z "$keep" ] || run_dir+=/kept # of a server that still runs when another quickstart begins
 mkdir -p "$run_dir"
 ready_file=$run_dir/ready.json
 log=$run_dir/server.log
@@ -57,34 +60,46 @@ options=(-DGATEHOUSE_TESTS=OFF -DGATEHOUSE_BENCH=OFF)
 (cd "$root" && /usr/bin/cmake --build --preset cpu --parallel "$(nproc)" --target gatehouse-server gatehouse) ||
   fail "cannot build"
 
+# Sets target, metrics and kept_pid from the ready file.
+read_ready_file() {
+  target=$(sed -n 's/.*"listen": *"\([^"]*\)".*/\1/p' "$ready_file")
+  metrics=$(sed -n 's/.*"metrics": *"\([^"]*\)".*/\1/p' "$ready_file")
+  kept_pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$ready_file")
+}
+
+start_server() {
+  rm -f "$ready_file"
+  # Its own session: Ctrl-C here goes to the client, and this script stops the server in order.
+  setsid "$bin/gatehouse-server" --model "$root/models/demo" --listen "$1" --metrics-listen "$2" \
+    --ready-file "$ready_file" </dev/null >"$log" 2>&1 &
+  server_pid=$!
+  for ((i = 0; i < 600; ++i)); do
+    [ ! -s "$ready_file" ] || break
+    if ! kill -0 "$server_pid" 2>/dev/null; then
+      status=0
+      wait "$server_pid" || status=$?
+      server_pid=
+      tail -5 "$log" >&2
+      fail "the server ended with $status; its log: $log"
+    fi
+    sleep 0.1
+  done
+  [ -s "$ready_file" ] || fail "the server was not ready after a minute; its log: $log"
+  read_ready_file
+  echo "serves on $target, metrics on http://$metrics/metrics"
+}
+
 say "Server on models/demo"
 # With --keep the default port, so that clients find it; else any free one, so that nothing is in the way.
-listen=127.0.0.1:0
-metrics_listen=127.0.0.1:0
-if [ -n "$keep" ]; then
-  listen=127.0.0.1:50051
-  metrics_listen=127.0.0.1:9464
+kept_target=127.0.0.1:50051
+if [ -z "$keep" ]; then
+  start_server 127.0.0.1:0 127.0.0.1:0
+elif [ -s "$ready_file" ] && read_ready_file && kill -0 "$kept_pid" 2>/dev/null &&
+  "$bin/gatehouse" health --target "$kept_target" --timeout 5 >/dev/null 2>&1; then
+  echo "serves on $target already, metrics on http://$metrics/metrics"
+else
+  start_server "$kept_target" 127.0.0.1:9464
 fi
-rm -f "$ready_file"
-# Its own session: Ctrl-C here goes to the client, and this script stops the server in order.
-setsid "$bin/gatehouse-server" --model "$root/models/demo" --listen "$listen" --metrics-listen "$metrics_listen" \
-  --ready-file "$ready_file" </dev/null >"$log" 2>&1 &
-server_pid=$!
-for ((i = 0; i < 600; ++i)); do
-  [ ! -s "$ready_file" ] || break
-  if ! kill -0 "$server_pid" 2>/dev/null; then
-    status=0
-    wait "$server_pid" || status=$?
-    server_pid=
-    tail -5 "$log" >&2
-    fail "the server ended with $status; its log: $log"
-  fi
-  sleep 0.1
-done
-[ -s "$ready_file" ] || fail "the server was not ready after a minute; its log: $log"
-target=$(sed -n 's/.*"listen": *"\([^"]*\)".*/\1/p' "$ready_file")
-metrics=$(sed -n 's/.*"metrics": *"\([^"]*\)".*/\1/p' "$ready_file")
-echo "serves on $target, metrics on http://$metrics/metrics"
 
 say "Prompt"
 echo "gatehouse generate '$prompt' --temperature 0.8 --seed $seed --max-new-tokens 120"
@@ -93,15 +108,16 @@ printf '%s' "$prompt"
 GATEHOUSE_TARGET=$target "$bin/gatehouse" generate "$prompt" --temperature 0.8 --seed "$seed" --max-new-tokens 120 --stats
 
 if [ -n "$keep" ]; then
-  say "The server goes on (process $server_pid); stop it with: kill $server_pid"
   server_pid=
+  say "The server goes on (process $kept_pid); stop it with: kill $kept_pid"
+  printf '\nWhat to try now (in %s):\n' "$root"
 else
   stop_server
-  say "The server has stopped; deploy/quickstart.sh --keep leaves it running"
+  say "The server has stopped"
+  printf '\nWhat to try next (in %s); the first leaves a server running for those below it:\n' "$root"
+  echo "  deploy/quickstart.sh --keep"
 fi
 cat <<NEXT
-
-What to try then (in $root):
   build/cpu/bin/gatehouse generate 'In the beginning' --temperature 0.8 --stats
   build/cpu/bin/gatehouse generate 'Enter HAMLET' --json --top-logprobs 3 --routed-experts --max-new-tokens 5
   build/cpu/bin/gatehouse info
