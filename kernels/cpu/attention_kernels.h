@@ -14,9 +14,10 @@
 #include "kernels/cpu/vec_math.h"
 
 namespace gatehouse::cpu {
-namespace {
 
 constexpr int kGroupsPerStep = kKeysPerStep / 8;
+
+namespace {
 
 // One step's keys and values, by groups of eight tokens; a group lies in one block.
 struct KeyStep {

@@ -13,13 +13,14 @@
 #include "kernels/cpu/vec_math.h"
 
 namespace gatehouse::cpu {
-namespace {
 
 // 6 rows x 2 registers, 2 of weights, 1 of x, 1 constant: all 16 of AVX2.
 constexpr int kBlockRows = 6;
 // Rows whose sums are kept beside the chunk (6 KiB).
 constexpr int kTileRows = 8 * kBlockRows;
 constexpr int64_t kChunkSteps = 64;
+
+namespace {
 
 // One step of the panel stream is 128 bytes: 32 columns x 1 input in f32, x 2 inputs in bf16.
 template <typename V>
@@ -46,7 +47,7 @@ struct BF16Panel {
 // enough: g++ 12 unrolls a loop too late for that.
 template <int kIndex>
 struct Constant {
-  static constexpr int value = kIndex;
+  static constexpr int kValue = kIndex;
 };
 template <int kCount, typename Function>
 inline __attribute__((always_inline)) void ForEach(const Function& function) {
@@ -76,9 +77,9 @@ void SumColumns(Chunk chunk, Prefetch prefetch, float* sums) {
   V s[kNumRows][kNumRegs];
   const float* x[kNumRows];
   ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
-    x[r.value] = chunk.x[r.value];
+    x[r.kValue] = chunk.x[r.kValue];
     ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
-      s[r.value][c.value] = V::Load(sums + r.value * kPanelCols + c.value * 8);
+      s[r.kValue][c.kValue] = V::Load(sums + r.kValue * kPanelCols + c.kValue * 8);
     });
   });
   const char* panel = chunk.panel;
@@ -86,9 +87,9 @@ void SumColumns(Chunk chunk, Prefetch prefetch, float* sums) {
     V w[kNumRegs];
     Panel::Load(panel, in_step, w);
     ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
-      const V value = V::Broadcast(x[r.value][k]);
+      const V value = V::Broadcast(x[r.kValue][k]);
       ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
-        AddProduct(w[c.value], value, s[r.value][c.value]);
+        AddProduct(w[c.kValue], value, s[r.kValue][c.kValue]);
       });
     });
   };
@@ -104,7 +105,7 @@ void SumColumns(Chunk chunk, Prefetch prefetch, float* sums) {
   if (k < chunk.end) add_input(0, k);
   ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
     ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
-      s[r.value][c.value].Store(sums + r.value * kPanelCols + c.value * 8);
+      s[r.kValue][c.kValue].Store(sums + r.kValue * kPanelCols + c.kValue * 8);
     });
   });
 }
