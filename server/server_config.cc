@@ -40,7 +40,8 @@ const T& Read(const Field<T>& field, const ServerConfig& config) {
   return field(const_cast<ServerConfig&>(config));  // the lambdas only select
 }
 
-Option Text(std::string name, std::string value, std::string help, Field<std::string> field) {
+Option Text(std::string name, std::string value, std::string help,
+            const Field<std::string>& field) {
   return {std::move(name), std::move(value), std::move(help),
           [field](const std::string& text, ServerConfig& config) -> Expected {
             field(config) = text;
@@ -55,7 +56,7 @@ struct Range {
 };
 
 template <typename T>
-Option Whole(std::string name, std::string help, Range range, Field<T> field) {
+Option Whole(std::string name, std::string help, Range range, const Field<T>& field) {
   return {std::move(name), "N", std::move(help),
           [field, range](const std::string& text, ServerConfig& config) -> Expected {
             int64_t number = 0;
@@ -68,7 +69,7 @@ Option Whole(std::string name, std::string help, Range range, Field<T> field) {
           [field](const ServerConfig& config) { return std::to_string(Read(field, config)); }};
 }
 
-Option Bytes(std::string name, std::string help, Field<int64_t> field) {
+Option Bytes(std::string name, std::string help, const Field<int64_t>& field) {
   return {std::move(name), "BYTES", std::move(help),
           [field](const std::string& text, ServerConfig& config) -> Expected {
             constexpr std::pair<std::string_view, int> kUnits[] = {
@@ -92,7 +93,8 @@ Option Bytes(std::string name, std::string help, Field<int64_t> field) {
           [field](const ServerConfig& config) { return std::to_string(Read(field, config)); }};
 }
 
-Option Number(std::string name, std::string help, double low, double high, Field<double> field) {
+Option Number(std::string name, std::string help, double low, double high,
+              const Field<double>& field) {
   return {
       std::move(name), "X", std::move(help),
       [=](const std::string& text, ServerConfig& config) -> Expected {
@@ -106,7 +108,7 @@ Option Number(std::string name, std::string help, double low, double high, Field
       [field](const ServerConfig& config) { return absl::StrFormat("%g", Read(field, config)); }};
 }
 
-Option Switch(std::string name, std::string help, Field<bool> field) {
+Option Switch(std::string name, std::string help, const Field<bool>& field) {
   return {std::move(name), "", std::move(help),
           [field](const std::string& text, ServerConfig& config) -> Expected {
             if (text != "true" && text != "false" && text != "1" && text != "0") {
@@ -132,7 +134,8 @@ Expected CheckAddress(const std::string& text) {
   return {};
 }
 
-Option Address(std::string name, std::string help, bool may_be_empty, Field<std::string> field) {
+Option Address(std::string name, std::string help, bool may_be_empty,
+               const Field<std::string>& field) {
   return {std::move(name), "HOST:PORT", std::move(help),
           [field, may_be_empty](const std::string& text, ServerConfig& config) -> Expected {
             if (!(may_be_empty && text.empty())) {
@@ -144,7 +147,8 @@ Option Address(std::string name, std::string help, bool may_be_empty, Field<std:
           [field](const ServerConfig& config) { return Read(field, config); }};
 }
 
-Option Weights(std::string name, std::string help, Field<std::optional<WeightFormat>> field) {
+Option Weights(std::string name, std::string help,
+               const Field<std::optional<WeightFormat>>& field) {
   return {std::move(name), "FORMAT", std::move(help),
           [field](const std::string& text, ServerConfig& config) -> Expected {
             if (text == "auto") {
