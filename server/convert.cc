@@ -14,6 +14,7 @@ namespace gatehouse {
 namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxEchoedNameBytes = 128;  // errors go into the log and into trailers
 
 absl::Status Invalid(const std::string& path, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
@@ -22,16 +23,6 @@ absl::Status Invalid(const std::string& path, const std::string& problem) {
 absl::Status Unserved(const std::string& path, const std::string& instead) {
   return absl::UnimplementedError(
       absl::StrFormat("%s is not served by this version: %s", path, instead));
-}
-
-absl::Status CheckRequestId(const std::string& id) {
-  if (id.size() > kMaxRequestIdBytes) {
-    return Invalid("request_id",
-                   absl::StrFormat("got %u bytes, the limit is %u", id.size(), kMaxRequestIdBytes));
-  }
-  const bool printable =
-      std::all_of(id.begin(), id.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
-  return printable ? absl::OkStatus() : Invalid("request_id", "not printable ASCII");
 }
 
 // Whatever a tokenizer objects to is the text's fault, and the client must know which text.
@@ -88,6 +79,11 @@ absl::Status ReadBadWords(const v1::Sampling& message, const Engine& engine,
     for (const std::string& text : {word, " " + word}) {
       GATEHOUSE_ASSIGN_OR_RETURN(std::vector<int32_t> ids, Encode(path, text, plain, engine));
       if (ids.empty()) return Invalid(path, "got no token, expected at least one");
+      // Here and not in ValidateRequest, which counts both spellings of a word.
+      if (ids.size() > static_cast<size_t>(engine.limits().max_context)) {
+        return Invalid(path, absl::StrFormat("got %u tokens, the limit is %d", ids.size(),
+                                             engine.limits().max_context));
+      }
       sampling.bad_words.push_back(std::move(ids));
     }
   }
@@ -232,8 +228,22 @@ void WriteFinished(FinishedEvent&& event, int32_t num_cached, v1::Finished& mess
 
 }  // namespace
 
+absl::Status CheckRequestId(const std::string& id) {
+  if (id.size() > kMaxRequestIdBytes) {
+    return Invalid("request_id",
+                   absl::StrFormat("got %u bytes, the limit is %u", id.size(), kMaxRequestIdBytes));
+  }
+  const bool printable =
+      std::all_of(id.begin(), id.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+  return printable ? absl::OkStatus() : Invalid("request_id", "not printable ASCII");
+}
+
 absl::Status CheckModelName(const std::string& name, const ModelDescription& model) {
   if (name.empty() || name == model.name) return absl::OkStatus();
+  if (name.size() > kMaxEchoedNameBytes) {
+    return absl::NotFoundError(absl::StrFormat(
+        "model: got a name of %u bytes, this server serves \"%s\"", name.size(), model.name));
+  }
   return absl::NotFoundError(
       absl::StrFormat("model: got \"%s\", this server serves \"%s\"", name, model.name));
 }
@@ -273,6 +283,11 @@ absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message
 absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& message,
                                                   const Engine& engine) {
   GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
+  // Some bytes of text for one byte of id: unbounded, the answer would be many times the request.
+  if (message.ids_size() > engine.limits().max_context) {
+    return Invalid("ids", absl::StrFormat("got %d tokens, the limit is %d", message.ids_size(),
+                                          engine.limits().max_context));
+  }
   const std::vector<int32_t> ids(message.ids().begin(), message.ids().end());
   absl::StatusOr<std::string> text = engine.tokenizer().Decode(ids, message.skip_special_tokens());
   if (!text.ok()) return Invalid("ids", std::string(text.status().message()));
@@ -340,6 +355,7 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   limits.set_kv_cache_tokens(plan.num_kv_blocks * config.engine.cache.block_tokens);
   limits.set_max_request_bytes(static_cast<int64_t>(config.max_request_bytes));
   limits.set_max_unread_bytes(static_cast<int64_t>(config.max_unread_bytes));
+  limits.set_max_unread_prompt_bytes(static_cast<int64_t>(config.max_unread_prompt_bytes));
   limits.set_max_unread_seconds(config.max_unread_seconds);
   limits.set_drain_seconds(config.drain_seconds);
   limits.set_max_connection_age_seconds(config.max_connection_age_seconds);

@@ -25,6 +25,9 @@ absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message
 absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& message,
                                                   const Engine& engine);
 
+// INVALID_ARGUMENT when it is too long or not printable; an empty one is none and fine.
+absl::Status CheckRequestId(const std::string& id);
+
 // NOT_FOUND when a client names another model than the one served.
 absl::Status CheckModelName(const std::string& name, const ModelDescription& model);
 
@@ -44,7 +47,7 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
 // Turns the events of one request into messages, in order; remembers what later events repeat.
 class EventConverter {
  public:
-  // Before the first Convert; the id is known only once the request is converted.
+  // Before the first Convert.
   void set_request_id(std::string request_id) { request_id_ = std::move(request_id); }
   void Convert(SinkEvent event, v1::GenerateResponse& response);
 

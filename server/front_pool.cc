@@ -4,7 +4,7 @@
 
 namespace gatehouse {
 
-FrontPool::FrontPool(int num_threads, int max_waiting) : max_waiting_(max_waiting) {
+FrontPool::FrontPool(int num_threads, const Limits& limits) : limits_(limits) {
   for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Work(); });
 }
 
@@ -17,11 +17,13 @@ FrontPool::~FrontPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-bool FrontPool::Run(std::function<void()> task) {
+bool FrontPool::Run(size_t num_bytes, std::function<void()> task) {
   {
     const MutexLock lock(mutex_);
-    if (waiting_.size() >= static_cast<size_t>(max_waiting_)) return false;
-    waiting_.push_back(std::move(task));
+    if (waiting_.size() >= limits_.max_tasks) return false;
+    if (num_bytes > limits_.max_bytes - waiting_bytes_) return false;
+    waiting_.push_back({num_bytes, std::move(task)});
+    waiting_bytes_ += num_bytes;
   }
   changed_.NotifyOne();
   return true;
@@ -34,7 +36,8 @@ void FrontPool::Work() {
       const MutexLock lock(mutex_);
       while (waiting_.empty() && !stopping_) changed_.Wait(mutex_);
       if (waiting_.empty()) return;
-      task = std::move(waiting_.front());
+      task = std::move(waiting_.front().task);
+      waiting_bytes_ -= waiting_.front().num_bytes;
       waiting_.pop_front();
     }
     task();

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <unistd.h>
@@ -26,9 +27,9 @@ namespace {
 
 constexpr char kServiceName[] = "gatehouse.v1.Inference";
 constexpr int kFrontThreads = 2;
-constexpr int kMaxFrontTasks = 256;  // each holds one request of at most max_request_bytes
+constexpr FrontPool::Limits kFrontLimits = {.max_tasks = 256, .max_bytes = size_t{64} << 20};
 constexpr Duration kWatchPeriod = std::chrono::milliseconds(200);
-// For the last messages of a drained server to reach their readers.
+// At least this long for the last messages of a drained server to reach their readers.
 constexpr Duration kFlushTime = std::chrono::seconds(2);
 // gRPC's Shutdown waits this long for calls that end by themselves; only health watches are left.
 constexpr auto kShutdownGrace = std::chrono::milliseconds(50);
@@ -59,8 +60,20 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(const T
   return grpc::SslServerCredentials(options);
 }
 
+// gRPC does not say why a listener failed. On a free port only the credentials can be the reason.
+bool CanServeWith(const std::shared_ptr<grpc::ServerCredentials>& credentials) {
+  grpc::CallbackGenericService service;  // gRPC starts no server without one
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", credentials, &port);
+  builder.RegisterCallbackGenericService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  return server != nullptr && port != 0;
+}
+
 StreamLimits LimitsOf(const ServerConfig& config) {
   return {.max_unread_bytes = config.max_unread_bytes,
+          .max_unread_prompt_bytes = config.max_unread_prompt_bytes,
           .max_unread_time = std::chrono::duration_cast<Duration>(
               std::chrono::duration<double>(config.max_unread_seconds))};
 }
@@ -88,7 +101,7 @@ class ListeningServer final : public GatehouseServer {
   ListeningServer(const ServerConfig& config, const ServerFacts& facts, const ServerParts& parts)
       : config_(config),
         parts_(parts),
-        front_(kFrontThreads, kMaxFrontTasks),
+        front_(kFrontThreads, kFrontLimits),
         service_({.engine = parts.engine,
                   .metrics = parts.metrics,
                   .logger = parts.logger,
@@ -158,6 +171,12 @@ absl::Status ListeningServer::StartGrpc() {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || port == 0) {
+    if (config_.tls.enabled() && !CanServeWith(credentials)) {
+      const TlsFiles& tls = config_.tls;
+      return absl::FailedPreconditionError(absl::StrFormat(
+          "%s, %s%s: cannot be used for TLS, expected PEM and the key of the certificate",
+          tls.certificate, tls.key, tls.client_ca.empty() ? "" : ", " + tls.client_ca));
+    }
     return absl::UnavailableError(absl::StrFormat(
         "cannot listen on %s: the port is taken or the address is not this machine's",
         config_.listen));
@@ -205,22 +224,21 @@ void ListeningServer::UpdateHealth() {
   parts_.metrics.SetStatus(status);
   {
     const MutexLock lock(mutex_);
-    status.draining |= draining_;
+    status.draining |= draining_ || stopping_;
   }
   const HealthReport report = judge_.Judge(status, parts_.clock.Now());
   parts_.metrics.SetState(report.state);
-  bool changed = false;
+  HealthReport before;
   {
     const MutexLock lock(mutex_);
-    changed = report.serving() != health_.serving();
-    if (report.state != health_.state && health_.state != EngineState::kLoading) {
-      parts_.logger.Log(report.serving() ? LogLevel::kInfo : LogLevel::kWarning, "state",
-                        {{"state", EngineStateName(report.state)}, {"reason", report.reason}});
-    }
-    health_ = report;
+    before = std::exchange(health_, report);
+  }
+  if (report.state != before.state && before.state != EngineState::kLoading) {
+    parts_.logger.Log(report.serving() ? LogLevel::kInfo : LogLevel::kWarning, "state",
+                      {{"state", EngineStateName(report.state)}, {"reason", report.reason}});
   }
   grpc::HealthCheckServiceInterface* health = grpc_->GetHealthCheckService();
-  if (changed) {
+  if (report.serving() != before.serving()) {
     health->SetServingStatus("", report.serving());
     health->SetServingStatus(kServiceName, report.serving());
   }
@@ -228,13 +246,14 @@ void ListeningServer::UpdateHealth() {
 
 // Health from outside the engine, and streams whose reader takes nothing.
 void ListeningServer::Watch() {
-  while (true) {
+  bool stopping = false;
+  while (!stopping) {
     {
       const MutexLock lock(mutex_);
       if (!stopping_) changed_.WaitFor(mutex_, kWatchPeriod);
-      if (stopping_) return;
+      stopping = stopping_;
     }
-    UpdateHealth();
+    UpdateHealth();  // also at the end: an idle server drains in less than a period
     active_.CheckStalls();
   }
 }
@@ -258,10 +277,11 @@ bool ListeningServer::Drain() {
   }
   changed_.NotifyAll();  // the watcher says so at once, and once per period again
   parts_.engine.Drain(deadline);
-  const bool all_ended = parts_.clock.Now() < deadline;
-  active_.WaitUntilNone(kFlushTime);
+  const Duration left = deadline - parts_.clock.Now();
+  const bool all_ended = left > Duration::zero();
+  const bool all_read = active_.WaitUntilNone(std::max(kFlushTime, left));
   Close();
-  return all_ended;
+  return all_ended && all_read;
 }
 
 void ListeningServer::Close() {

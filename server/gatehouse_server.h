@@ -30,14 +30,15 @@ struct ServerParts {
 class GatehouseServer {
  public:
   // UNAVAILABLE when an address cannot be bound, FAILED_PRECONDITION when a file of TLS cannot be
-  // read. On success the server serves, and the ready file is written.
+  // read or used. On success the server serves, and the ready file is written.
   static absl::StatusOr<std::unique_ptr<GatehouseServer>> Start(const ServerConfig& config,
                                                                 const ServerFacts& facts,
                                                                 const ServerParts& parts);
   virtual ~GatehouseServer() = default;  // cuts what is left
 
   // Health says NOT_SERVING and new requests are refused at once; running ones have
-  // config.drain_seconds; then the listeners close. False when some had to be ended.
+  // config.drain_seconds to end and to be read; then the listeners close. False when some had to be
+  // ended or their readers were cut off.
   virtual bool Drain() = 0;
 
   virtual const std::string& listen_address() const = 0;   // host:port as bound

@@ -20,6 +20,11 @@ std::string ReadTraceparent(const grpc::CallbackServerContext& context) {
   return well_formed ? text : "";
 }
 
+// A request that is refused for something else keeps the client's id, too.
+std::string ChooseId(const std::string& clients, std::string default_id) {
+  return clients.empty() || !CheckRequestId(clients).ok() ? std::move(default_id) : clients;
+}
+
 }  // namespace
 
 GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* context,
@@ -30,23 +35,32 @@ GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* 
       start_(parts.clock.Now()),
       deadline_(ToTimePoint(context->deadline(), parts.clock)),
       traceparent_(ReadTraceparent(*context)),
-      id_(std::move(default_id)),
-      queue_(parts.limits, parts.clock) {}
+      id_(ChooseId(request->request_id(), std::move(default_id))),
+      queue_(parts.limits, parts.clock) {
+  converter_.set_request_id(id_);
+}
 
 void GenerateCall::Start() {
-  if (request_->ByteSizeLong() <= kMaxInlineBytes) {
+  const size_t num_bytes = request_->ByteSizeLong();
+  if (num_bytes <= kMaxInlineBytes) {
     Submit();
-  } else if (!parts_.front.Run([self = shared_from_this()] { self->Submit(); })) {
+  } else if (!parts_.front.Run(num_bytes, [self = shared_from_this()] { self->Submit(); })) {
     Refuse(absl::ResourceExhaustedError("too many long prompts wait to be tokenised"));
   }
 }
 
 absl::StatusOr<Engine::Ticket> GenerateCall::SubmitToEngine() {
+  // It may have waited for the front pool; nobody would read what its tokens bring.
+  {
+    const MutexLock lock(mutex_);
+    if (cancelled_) return absl::CancelledError("the client cancelled the call");
+  }
+  if (parts_.clock.Now() >= deadline_) {
+    return absl::DeadlineExceededError("the deadline passed before the request was read");
+  }
   GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, parts_.engine));
-  if (!request.id.empty()) id_ = request.id;
   request.id = id_;
   request.deadline = deadline_;
-  converter_.set_request_id(id_);
   return parts_.engine.Submit(std::move(request), shared_from_this());
 }
 

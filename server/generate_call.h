@@ -88,7 +88,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   const TimePoint start_;
   const TimePoint deadline_;
   const std::string traceparent_;
-  std::string id_;  // set before Submit
+  const std::string id_;
   StreamQueue queue_;
 
   EventConverter converter_;       // by whoever has the write

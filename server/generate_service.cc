@@ -35,9 +35,14 @@ grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* co
     parts_.metrics.CountRequest(method, status.code());
     reactor->Finish(ToGrpcStatus(status, retry_after));
   };
+  const auto work_and_answer = [context, answer, work = std::move(work)] {
+    // The context lives until the answer. Whoever has left while the task waited gets no work done.
+    answer(context->IsCancelled() ? absl::CancelledError("the client cancelled the call") : work(),
+           {});
+  };
   if (num_bytes <= kMaxInlineBytes) {
-    answer(work(), {});
-  } else if (!parts_.front.Run([=, work = std::move(work)] { answer(work(), {}); })) {
+    work_and_answer();
+  } else if (!parts_.front.Run(num_bytes, work_and_answer)) {
     answer(absl::ResourceExhaustedError("too many long texts wait to be tokenised"),
            parts_.engine.RetryAfter());
   }

@@ -39,9 +39,14 @@ class SignalThread {
     for (const int signal : {SIGTERM, SIGINT, kStopSignal}) sigaddset(&signals_, signal);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGHUP, SIG_IGN);  // there is nothing to reload
     thread_ = std::thread([this] { Listen(); });
   }
   ~SignalThread() {
+    {
+      const MutexLock lock(mutex_);
+      stopping_ = true;
+    }
     pthread_kill(thread_.native_handle(), kStopSignal);
     thread_.join();
   }
@@ -58,12 +63,15 @@ class SignalThread {
   }
 
  private:
+  // Wakes the thread at its end. From outside the process it says nothing.
   static constexpr int kStopSignal = SIGUSR2;
 
   void Listen() {
     int signal = 0;
-    while (sigwait(&signals_, &signal) == 0 && signal != kStopSignal) {
+    while (sigwait(&signals_, &signal) == 0) {
       const MutexLock lock(mutex_);
+      if (stopping_) return;
+      if (signal == kStopSignal) continue;
       if (!armed_) std::_Exit(kDrained);
       if (requested_) std::_Exit(kFailed);
       requested_ = true;
@@ -76,6 +84,7 @@ class SignalThread {
   CondVar changed_;
   bool armed_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   bool requested_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  bool stopping_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

@@ -45,6 +45,7 @@ struct ServerConfig {
 
   // Not settable: no operator has asked yet.
   size_t max_unread_bytes = size_t{1} << 20;
+  size_t max_unread_prompt_bytes = size_t{16} << 20;
   double max_unread_seconds = 30;
   size_t max_request_bytes = size_t{4} << 20;  // gRPC's own default
   double max_connection_age_seconds = 3600;    // so that clients find new servers behind a balancer

@@ -98,10 +98,14 @@ bool StreamQueue::Push(SinkEvent event) {
   GATEHOUSE_CHECK(state_ == State::kOpen) << "an event after Close";
   if (lost_) return false;
   Enqueue(std::move(event));
-  if (other_bytes_ > limits_.max_unread_bytes || prompt_bytes_ > limits_.max_unread_prompt_bytes) {
+  if (other_bytes_ > limits_.max_unread_bytes) {
     Lose(absl::ResourceExhaustedError(
         absl::StrFormat("the client reads too slowly: %u bytes wait to be read, the limit is %u",
-                        other_bytes_ + prompt_bytes_, limits_.max_unread_bytes)));
+                        other_bytes_, limits_.max_unread_bytes)));
+  } else if (prompt_bytes_ > limits_.max_unread_prompt_bytes) {
+    Lose(absl::ResourceExhaustedError(absl::StrFormat(
+        "the client reads too slowly: %u bytes of the prompt wait to be read, the limit is %u",
+        prompt_bytes_, limits_.max_unread_prompt_bytes)));
   } else if (IsStalled()) {
     Lose(absl::ResourceExhaustedError(
         absl::StrFormat("the client reads too slowly: it took nothing for %g seconds",

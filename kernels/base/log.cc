@@ -75,8 +75,8 @@ void Logger::Log(LogLevel level, std::string_view message, LogFields fields) con
     }
     line += '\n';
   }
-  // One write a line keeps lines of different threads apart; a full pipe may shorten it, which is
-  // no reason to stop.
+  // One write a line keeps lines of different threads apart. While a pipe is full it blocks, so
+  // callers hold no lock. A full disk may shorten it, which is no reason to stop.
   [[maybe_unused]] const ssize_t written = write(file_descriptor_, line.data(), line.size());
 }
 

@@ -143,6 +143,16 @@ class HealthTest(unittest.TestCase):
             self.assertEqual(server.wait(), 0)
 
 
+class SignalTest(unittest.TestCase):
+    def test_other_signals_change_nothing(self):
+        with Server() as server:
+            server.signal(signal.SIGHUP)
+            server.signal(signal.SIGUSR2)
+            self.assertEqual(len(generate(server, text_request()).ids), 16)
+            server.signal(signal.SIGTERM)
+            self.assertEqual(server.wait(), 0)
+
+
 class StartTest(unittest.TestCase):
     def run_server(self, *flags):
         """Runs a server that must not come up; returns its exit code and standard error."""

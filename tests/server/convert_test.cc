@@ -170,6 +170,11 @@ TEST_F(ConvertTest, EveryInvalidFieldIsNamedByItsPath) {
       {"sampling.allowed_token_ids[0]",
        [](auto& m) { m.mutable_sampling()->add_allowed_token_ids(-1); }},
       {"sampling.bad_words[0]", [](auto& m) { m.mutable_sampling()->add_bad_words(""); }},
+      {"sampling.bad_words[1]",
+       [](auto& m) {
+         m.mutable_sampling()->add_bad_words("x");
+         m.mutable_sampling()->add_bad_words(std::string(101, 'y'));
+       }},
       {"sampling.bad_words",
        [](auto& m) {
          for (int i = 0; i < 129; ++i) m.mutable_sampling()->add_bad_words("x");
@@ -197,6 +202,28 @@ TEST_F(ConvertTest, EveryInvalidFieldIsNamedByItsPath) {
     EXPECT_EQ(bad_request.field_violations(0).field(), field.path) << status;
     EXPECT_FALSE(bad_request.field_violations(0).description().empty());
   }
+}
+
+TEST_F(ConvertTest, ALongModelNameIsCountedAndNotRepeated) {
+  v1::GenerateRequest message = Text();
+  message.set_model(std::string(128, 'm'));
+  EXPECT_THAT(std::string(Check(message).message()), HasSubstr(message.model()));
+  message.set_model(std::string(129, 'm'));
+  const absl::Status status = Check(message);
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("129 bytes"));
+  EXPECT_LT(status.message().size(), 129u);
+}
+
+TEST_F(ConvertTest, DetokenizesAsManyIdsAsTheContextHolds) {
+  v1::DetokenizeRequest message;
+  for (int i = 0; i < 100; ++i) message.add_ids('a');
+  const auto text = Detokenize(message, engine_);
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_EQ(text->text(), std::string(100, 'a'));
+  message.add_ids('a');
+  EXPECT_EQ(Detokenize(message, engine_).status(),
+            absl::InvalidArgumentError("ids: got 101 tokens, the limit is 100"));
 }
 
 TEST_F(ConvertTest, WhatIsNotServedYetIsNamed) {

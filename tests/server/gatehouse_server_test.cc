@@ -110,6 +110,45 @@ TEST_F(GatehouseServerTest, DrainEndsWhatIsLeftAfterItsTimeWithUnavailable) {
   EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(status).has_value());
 }
 
+TEST_F(GatehouseServerTest, WhoeverWatchesAnIdleServerIsToldOfItsDrain) {
+  StartServer();
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service("gatehouse.v1.Inference");
+  grpc::ClientContext context;
+  auto watch = grpc::health::v1::Health::NewStub(channel_)->Watch(&context, request);
+  grpc::health::v1::HealthCheckResponse state;
+  ASSERT_TRUE(watch->Read(&state));
+  EXPECT_EQ(state.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+  bool told = false;
+  std::thread reader([&] { told = watch->Read(&state); });
+  EXPECT_TRUE(server_->Drain());
+  reader.join();
+  EXPECT_TRUE(told);
+  EXPECT_EQ(state.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+}
+
+TEST_F(GatehouseServerTest, ADrainHasTimeForAReaderThatIsSlow) {
+  constexpr int kTokens = 200;  // 12.5 MiB: more than gRPC takes when nobody reads
+  config_.max_unread_bytes = size_t{64} << 20;
+  StartServer({.text_bytes_per_token = 64 << 10});
+  grpc::ClientContext context;
+  auto slow = stub_->Generate(&context, TextRequest("a", kTokens));
+  ASSERT_TRUE(Eventually([&] { return engine_->submitted().size() == 1; }));
+  ASSERT_TRUE(Eventually([&] { return engine_->num_open() == 0; }));
+  ASSERT_EQ(ScrapeMetrics().find("code=\"OK\""), std::string::npos) << "all was sent already";
+  bool all_read = false;
+  std::thread drain([&] { all_read = server_->Drain(); });
+  // What a drain waits at least, and some more.
+  std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+  v1::GenerateResponse response;
+  size_t num_bytes = 0;
+  while (slow->Read(&response)) num_bytes += response.delta().text().size();
+  EXPECT_TRUE(slow->Finish().ok());
+  EXPECT_EQ(num_bytes, size_t{kTokens} * (64 << 10));
+  drain.join();
+  EXPECT_TRUE(all_read);
+}
+
 TEST_F(GatehouseServerTest, TheMetricsListenerAnswersItsPathsAndNothingElse) {
   StartServer();
   Generate(TextRequest("a", 3));
@@ -211,6 +250,16 @@ TEST_F(GatehouseServerTest, NamesTheTlsFileThatCannotBeRead) {
   const auto second = GatehouseServer::Start(config_, facts_, Parts());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(second.status().message()), HasSubstr("/no/such.crt"));
+}
+
+TEST_F(GatehouseServerTest, TlsFilesThatAreNoPemAreNotTakenForATakenPort) {
+  StartServer();
+  const std::string path = ::testing::TempDir() + absl::StrFormat("garbage.%d.crt", getpid());
+  std::ofstream(path) << "garbage\n";
+  config_.tls = {.certificate = path, .key = path, .client_ca = ""};
+  const auto second = GatehouseServer::Start(config_, facts_, Parts());
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(path));
 }
 
 TEST_F(GatehouseServerTest, TheReadyFileNamesThePortsAndGoesWithTheServer) {

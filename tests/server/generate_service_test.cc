@@ -165,6 +165,23 @@ TEST_F(GenerateServiceTest, AnInvalidRequestNamesTheFieldAndBothNumbers) {
   EXPECT_TRUE(engine_->submitted().empty());
 }
 
+TEST_F(GenerateServiceTest, TheLogLineOfARefusedRequestHasTheClientsId) {
+  logger_.~Logger();
+  new (&logger_) Logger(LogFormat::kText, LogLevel::kInfo, /*file_descriptor=*/1);
+  ::testing::internal::CaptureStdout();
+  StartServer();
+  v1::GenerateRequest request = TextRequest("a", 1);
+  request.set_request_id("id-78");
+  request.mutable_sampling()->set_n(0);
+  Generate(request);
+  request.set_request_id("no\nid");
+  Generate(request);
+  const std::string log = ::testing::internal::GetCapturedStdout();
+  EXPECT_THAT(log, HasSubstr("id=id-78"));
+  EXPECT_THAT(log, HasSubstr("request_id: not printable ASCII"));
+  EXPECT_EQ(log.find("no\\u000aid"), std::string::npos) << log;
+}
+
 TEST_F(GenerateServiceTest, OtherModelsAreNotFound) {
   StartServer();
   v1::GenerateRequest request = TextRequest("a", 1);
@@ -266,6 +283,7 @@ TEST_F(GenerateServiceTest, DescribesModelAndServer) {
   ASSERT_TRUE(stub_->GetServerInfo(&context, {}, &server).ok());
   EXPECT_EQ(server.version(), "1.2.3");
   EXPECT_EQ(server.limits().max_unread_bytes(), 1 << 20);
+  EXPECT_EQ(server.limits().max_unread_prompt_bytes(), 16 << 20);
   EXPECT_EQ(server.limits().kv_cache_tokens(), 1600);
 }
 

@@ -142,6 +142,21 @@ TEST_F(StreamQueueTest, LosesAStreamWithTooMuchUnreadAndSaysSoOnceTheWriteInFlig
   EXPECT_THAT(std::string(action.status.message()), HasSubstr("limit is 1048576"));
 }
 
+TEST_F(StreamQueueTest, NamesTheLimitOfPromptsWhenAPromptIsTooMuch) {
+  queue_.Push(Delta(0, "a"));
+  PromptEvent prompt;
+  TokenOutput token;
+  token.bytes.assign(StreamLimits{}.max_unread_prompt_bytes, 'x');
+  prompt.tokens.push_back(std::move(token));
+  const SinkEvent event = std::move(prompt);
+  const size_t num_bytes = EventBytes(event);
+  EXPECT_FALSE(queue_.Push(event));
+  queue_.Close(absl::OkStatus());
+  EXPECT_THAT(std::string(queue_.Next().status.message()),
+              HasSubstr(std::to_string(num_bytes) +
+                        " bytes of the prompt wait to be read, the limit is 16777216"));
+}
+
 TEST_F(StreamQueueTest, LosesAStreamWhoseReaderTakesNothingForTheTimeLimit) {
   queue_.Push(StartedEvent{});
   ASSERT_EQ(queue_.Next().kind, Kind::kWrite);
