@@ -284,9 +284,9 @@ absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& m
                                                   const Engine& engine) {
   GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
   // Some bytes of text for one byte of id: unbounded, the answer would be many times the request.
-  if (message.ids_size() > engine.limits().max_context) {
+  if (message.ids_size() > kMaxDetokenizeIds) {
     return Invalid("ids", absl::StrFormat("got %d tokens, the limit is %d", message.ids_size(),
-                                          engine.limits().max_context));
+                                          kMaxDetokenizeIds));
   }
   const std::vector<int32_t> ids(message.ids().begin(), message.ids().end());
   absl::StatusOr<std::string> text = engine.tokenizer().Decode(ids, message.skip_special_tokens());
@@ -355,6 +355,7 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   limits.set_kv_cache_tokens(plan.num_kv_blocks * config.engine.cache.block_tokens);
   limits.set_max_request_bytes(static_cast<int64_t>(config.max_request_bytes));
   limits.set_max_unread_bytes(static_cast<int64_t>(config.max_unread_bytes));
+  limits.set_max_detokenize_ids(kMaxDetokenizeIds);
   limits.set_max_unread_prompt_bytes(static_cast<int64_t>(config.max_unread_prompt_bytes));
   limits.set_max_unread_seconds(config.max_unread_seconds);
   limits.set_drain_seconds(config.drain_seconds);

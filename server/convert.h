@@ -22,6 +22,8 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Engi
 
 absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message,
                                               const Engine& engine);
+// Far more than a context, and an answer of some hundred KiB: ids cost a byte, their texts many.
+inline constexpr int kMaxDetokenizeIds = 1 << 16;
 absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& message,
                                                   const Engine& engine);
 

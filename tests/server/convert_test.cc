@@ -215,15 +215,15 @@ TEST_F(ConvertTest, ALongModelNameIsCountedAndNotRepeated) {
   EXPECT_LT(status.message().size(), 129u);
 }
 
-TEST_F(ConvertTest, DetokenizesAsManyIdsAsTheContextHolds) {
+TEST_F(ConvertTest, DetokenizesAsManyIdsAsItsLimitSays) {
   v1::DetokenizeRequest message;
-  for (int i = 0; i < 100; ++i) message.add_ids('a');
+  for (int i = 0; i < kMaxDetokenizeIds; ++i) message.add_ids('a');
   const auto text = Detokenize(message, engine_);
   ASSERT_TRUE(text.ok()) << text.status();
-  EXPECT_EQ(text->text(), std::string(100, 'a'));
+  EXPECT_EQ(text->text(), std::string(kMaxDetokenizeIds, 'a'));
   message.add_ids('a');
   EXPECT_EQ(Detokenize(message, engine_).status(),
-            absl::InvalidArgumentError("ids: got 101 tokens, the limit is 100"));
+            absl::InvalidArgumentError("ids: got 65537 tokens, the limit is 65536"));
 }
 
 TEST_F(ConvertTest, WhatIsNotServedYetIsNamed) {
