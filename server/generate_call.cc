@@ -20,6 +20,9 @@ std::string ReadTraceparent(const grpc::CallbackServerContext& context) {
   return well_formed ? text : "";
 }
 
+// How much earlier than here a deadline may pass at the client.
+constexpr Duration kDeadlineSlack = std::chrono::milliseconds(50);
+
 // A request that is refused for something else keeps the client's id, too.
 std::string ChooseId(const std::string& clients, std::string default_id) {
   return clients.empty() || !CheckRequestId(clients).ok() ? std::move(default_id) : clients;
@@ -123,16 +126,23 @@ void GenerateCall::Pump() {
   }
 }
 
+// A call whose deadline has passed is cancelled, too: by the client, whose clock started a little
+// before ours, so its cancel may come first.
+absl::Status GenerateCall::StatusOfLostClient() const {
+  const bool expired = deadline_ != kNoDeadline && parts_.clock.Now() >= deadline_ - kDeadlineSlack;
+  return expired ? absl::DeadlineExceededError("the deadline passed before the end")
+                 : absl::CancelledError("the client cancelled the call");
+}
+
+// The write that fails may tell of the client's end before OnCancel does.
 void GenerateCall::OnWriteDone(bool ok) {
+  if (!ok) queue_.Abandon(StatusOfLostClient());
   queue_.WriteDone(ok);
   Pump();
 }
 
 void GenerateCall::OnCancel() {
-  // gRPC cancels a call whose deadline has passed, too.
-  queue_.Abandon(parts_.clock.Now() >= deadline_
-                     ? absl::DeadlineExceededError("the deadline passed before the end")
-                     : absl::CancelledError("the client cancelled the call"));
+  queue_.Abandon(StatusOfLostClient());
   std::optional<Engine::Ticket> ticket;
   {
     const MutexLock lock(mutex_);

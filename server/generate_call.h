@@ -78,6 +78,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   void Submit();
   absl::StatusOr<Engine::Ticket> SubmitToEngine();
   void Refuse(absl::Status status);
+  absl::Status StatusOfLostClient() const;
   void Pump();
   void Report(const absl::Status& status);
   grpc::Status FinalStatus(const absl::Status& status);
