@@ -30,8 +30,8 @@ TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& sche
           .attention = AttentionOptionsOf(config),
           .expert_intermediate_size = has_moe ? config.moe.intermediate_size : 0,
           .dense_intermediate_size = has_dense ? config.dense_intermediate_size : 0,
-          .num_experts = config.moe.num_experts,
-          .top_k = config.moe.top_k,
+          .num_experts = has_moe ? config.moe.num_experts : 0,
+          .top_k = has_moe ? config.moe.top_k : 0,
           .final_norm_eps = config.norm_eps,
           .rotary_dim = config.attention.rope.rotary_dim,
           .num_positions = scheduler.max_context,
@@ -55,21 +55,26 @@ absl::StatusOr<MemoryPlan> PlanFor(const EngineConfig& config, const ModelConfig
        .available_bytes = AvailableMemoryBytes()});
 }
 
+// The last component of the folder, for "dir/" and "." too.
+std::string NameOf(const std::string& model_dir) {
+  const auto path = std::filesystem::absolute(model_dir).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
 ModelDescription Describe(const std::string& model_dir, const ModelConfig& config,
                           const GenerationConfig& generation, const WeightFormatNames& formats) {
-  ModelDescription description{
-      .name = std::filesystem::absolute(model_dir).lexically_normal().filename().string(),
-      .family = config.family,
-      .num_parameters = CountParameters(config).total(),
-      .num_layers = config.num_layers,
-      .hidden_size = config.hidden_size,
-      .vocab_size = config.vocab_size,
-      .num_experts = config.moe.num_experts,
-      .top_k = config.moe.top_k,
-      .eos_token_ids = generation.eos_token_ids,
-      .expert_weight_format = formats.experts,
-      .dense_weight_format = formats.dense,
-      .default_sampling = generation.sampling};
+  ModelDescription description{.name = NameOf(model_dir),
+                               .family = config.family,
+                               .num_parameters = CountParameters(config).total(),
+                               .num_layers = config.num_layers,
+                               .hidden_size = config.hidden_size,
+                               .vocab_size = config.vocab_size,
+                               .num_experts = config.moe.num_experts,
+                               .top_k = config.moe.top_k,
+                               .eos_token_ids = generation.eos_token_ids,
+                               .expert_weight_format = formats.experts,
+                               .dense_weight_format = formats.dense,
+                               .default_sampling = generation.sampling};
   for (int32_t l = 0; l < config.num_layers; ++l) {
     if (config.is_moe_layer[l]) description.moe_layers.push_back(l);
   }

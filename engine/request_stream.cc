@@ -161,7 +161,9 @@ TokenOutput RequestStream::OutputOf(int32_t token_id, const RowSample* logprobs)
 
 // Rows computed again after a preemption are not counted again.
 void RequestStream::CountRoutes(const SequenceUpdate& update, const StepResult& result) {
-  if (!request_->output.moe_report) return;
+  // Without new rows (a preempted prompt being computed again) first_new_row may lie behind the
+  // step.
+  if (!request_->output.moe_report || update.num_new_rows == 0) return;
   for (const RoutePlan& route : result.routes) {
     const int32_t begin = update.first_new_row, end = begin + update.num_new_rows;
     moe_report_.num_assignments += int64_t{update.num_new_rows} * route.top_k;
