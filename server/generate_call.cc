@@ -24,21 +24,21 @@ std::string ReadTraceparent(const grpc::CallbackServerContext& context) {
 constexpr Duration kDeadlineSlack = std::chrono::milliseconds(50);
 
 // A request that is refused for something else keeps the client's id, too.
-std::string ChooseId(const std::string& clients, std::string default_id) {
-  return clients.empty() || !CheckRequestId(clients).ok() ? std::move(default_id) : clients;
+std::string ChooseId(const std::string& clients, const std::string& default_id) {
+  return clients.empty() || !CheckRequestId(clients).ok() ? default_id : clients;
 }
 
 }  // namespace
 
 GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* context,
-                           const v1::GenerateRequest* request, std::string default_id)
+                           const v1::GenerateRequest* request, const std::string& default_id)
     : parts_(parts),
       context_(context),
       request_(request),
       start_(parts.clock.Now()),
       deadline_(ToTimePoint(context->deadline(), parts.clock)),
       traceparent_(ReadTraceparent(*context)),
-      id_(ChooseId(request->request_id(), std::move(default_id))),
+      id_(ChooseId(request->request_id(), default_id)),
       queue_(parts.limits, parts.clock) {
   converter_.set_request_id(id_);
 }

@@ -51,7 +51,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   // `context` and `request` belong to gRPC and live until OnDone. `default_id` is the request's id
   // unless the client gave one.
   GenerateCall(const CallParts& parts, grpc::CallbackServerContext* context,
-               const v1::GenerateRequest* request, std::string default_id);
+               const v1::GenerateRequest* request, const std::string& default_id);
   void Start();
 
   // TokenSink: engine loop.
