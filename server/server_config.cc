@@ -22,7 +22,7 @@ namespace {
 // Set returns what was expected, or nothing when `text` is good. Get prints a value that Set takes.
 struct Option {
   std::string name;   // without dashes
-  std::string value;  // placeholder; empty for a switch
+  std::string value;  // what --help calls it (N, FILE); empty for a switch
   std::string help;
   std::function<std::optional<std::string>(const std::string& text, ServerConfig& config)> set;
   std::function<std::string(const ServerConfig& config)> get;

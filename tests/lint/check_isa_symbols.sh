@@ -4,10 +4,10 @@
 # instructions. Usage: check_isa_symbols.sh "OBJECT;OBJECT.."
 set -euo pipefail
 object=$(tr ';' '\n' <<<"$1" | grep '/isa_avx2\.')
-weak=$(nm -C "$object" | grep -E ' [VWuw] ' || true)
-if [[ -n "$weak" ]]; then
+symbols=$(nm -C "$object")
+if weak=$(grep -E ' [VWuw] ' <<<"$symbols"); then
   echo "$object: shared symbols; keep them in an anonymous namespace:"
   echo "$weak"
   exit 1
 fi
-nm -C "$object" | grep ' T gatehouse::cpu::Avx2Kernels()' >/dev/null
+grep -q ' T gatehouse::cpu::Avx2Kernels()' <<<"$symbols"
