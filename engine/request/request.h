@@ -3,16 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "engine/request/sampling_params.h"
+#include "engine/request/tenant.h"
 #include "kernels/base/clock.h"
 
 namespace gatehouse {
-
-enum class Priority { kLow, kNormal, kHigh };
 
 struct Request {
   std::string id;  // the client's or the server's, for logs and reports; need not be unique
@@ -22,6 +22,9 @@ struct Request {
   OutputParams output;
   Priority priority = Priority::kNormal;
   TimePoint deadline = kNoDeadline;
+  std::shared_ptr<const Tenant> tenant;  // null: the default one, Tenant{}
+  // Cached prompts are shared only between requests of one tenant and one salt.
+  std::string cache_salt;
 };
 
 // What a request is validated against.
