@@ -1,6 +1,7 @@
 // Everything the engine is told, with defaults beside their reason. One tree, passed down whole.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -31,6 +32,16 @@ struct SchedulerOptions {
   int64_t max_queued_tokens = 1 << 20;  // prompt tokens
   int32_t max_context = 0;              // 0: the model's
 };
+
+// The least a step leaves for prompts: without it a slow machine would never finish one.
+inline constexpr int32_t kMinPrefillTokens = 16;
+
+// Sequences that run at once: max_sequences, or fewer where a step has no room for one row of each
+// and a prompt beside them.
+inline int32_t MaxRunning(const SchedulerOptions& options) {
+  return std::clamp(options.max_step_tokens - kMinPrefillTokens, 1,
+                    std::max(options.max_sequences, 1));
+}
 
 struct EngineConfig {
   ModelOptions model;

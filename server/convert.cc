@@ -345,7 +345,7 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   limits.set_max_logit_bias(request.max_logit_bias);
   limits.set_max_bad_words(request.max_bad_words / 2);  // each takes two, see ReadBadWords
   const SchedulerOptions& scheduler = config.engine.scheduler;
-  limits.set_max_sequences(scheduler.max_sequences);
+  limits.set_max_sequences(MaxRunning(scheduler));
   limits.set_max_step_tokens(scheduler.max_step_tokens);
   limits.set_max_step_ms(scheduler.max_step_ms);
   limits.set_max_queued_requests(scheduler.max_queued_requests);

@@ -24,7 +24,7 @@ constexpr int32_t kMaxHiddenSize = 1 << 17;
 constexpr int32_t kMaxIntermediateSize = 1 << 19;
 constexpr int32_t kMaxHeads = 1 << 10;
 constexpr int32_t kMaxHeadDim = 1 << 10;
-constexpr int32_t kMaxVocabSize = 1 << 24;
+constexpr int32_t kMaxVocabSize = 1 << 23;  // what sampling can rank (kernels/cpu/token_ranking.cc)
 
 enum class QkNorm { kNone, kPerHead };  // RMSNorm of each q and k head, before rope
 
@@ -40,7 +40,7 @@ struct AttentionConfig {
 };
 
 struct MoeConfig {
-  int32_t num_experts = 0;
+  int32_t num_experts = 0;        // 0: no layer has any
   int32_t top_k = 0;              // <= num_experts
   int32_t intermediate_size = 0;  // of each expert
   GateScore score = GateScore::kSoftmax;

@@ -16,7 +16,7 @@ absl::Status CheckAdmission(const SchedulerOptions& options, const QueueLoad& lo
         absl::StrFormat("the deadline passed %.3f s before the request could be queued",
                         ToSeconds(now - request.deadline)));
   }
-  const int32_t free_places = std::max(options.max_sequences - load.num_running, 0);
+  const int32_t free_places = std::max(MaxRunning(options) - load.num_running, 0);
   const int32_t num_queued = std::max(load.num_waiting - free_places, 0);
   if (load.num_waiting >= free_places && num_queued >= options.max_queued_requests) {
     return absl::ResourceExhaustedError(absl::StrFormat(

@@ -28,7 +28,7 @@ int32_t PrefillBudget::max_tokens() const {
   if (prefill_token_ms_ < 0) return kFirstTokens;
   const double tokens = max_step_ms_ / std::max(prefill_token_ms_, 1e-9);
   if (tokens >= std::numeric_limits<int32_t>::max()) return std::numeric_limits<int32_t>::max();
-  return std::max(static_cast<int32_t>(tokens), kMinTokens);
+  return std::max(static_cast<int32_t>(tokens), kMinPrefillTokens);
 }
 
 }  // namespace gatehouse

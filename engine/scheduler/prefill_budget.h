@@ -8,21 +8,19 @@
 
 #include <cstdint>
 
+#include "engine/engine_config.h"
 #include "kernels/base/clock.h"
 
 namespace gatehouse {
 
 class PrefillBudget {
  public:
-  // Before the first measurement, and the least a step carries: without it a slow machine would
-  // never finish a prompt.
-  static constexpr int32_t kFirstTokens = 64;
-  static constexpr int32_t kMinTokens = 16;
+  static constexpr int32_t kFirstTokens = 64;  // before the first measurement
 
   explicit PrefillBudget(double max_step_ms) : max_step_ms_(max_step_ms) {}
 
   void Learn(int32_t num_prefill_tokens, int32_t num_decode_tokens, Duration duration);
-  int32_t max_tokens() const;  // >= kMinTokens
+  int32_t max_tokens() const;  // >= kMinPrefillTokens
 
  private:
   static constexpr double kWeight = 0.3;

@@ -18,9 +18,7 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
 Scheduler::Scheduler(const SchedulerSetup& setup)
     : options_(setup.options),
       block_tokens_(setup.block_tokens),
-      // Even with every sequence decoding a step has room for the least a prompt must advance.
-      max_running_(std::clamp(setup.options.max_step_tokens - PrefillBudget::kMinTokens, 1,
-                              std::max(setup.options.max_sequences, 1))),
+      max_running_(MaxRunning(setup.options)),
       eos_token_ids_(setup.eos_token_ids),
       pool_(setup.num_blocks),
       prefill_budget_(setup.options.max_step_ms) {

@@ -78,6 +78,23 @@ TEST(ModelConfigTest, SparseStepAndListedLayersDecideWhichLayersHaveExperts) {
   EXPECT_EQ(config.num_moe_layers(), 3);
 }
 
+// As transformers 5.23.0: 0 experts make every layer dense, and entries that are no layer's index
+// are never asked for.
+TEST(ModelConfigTest, TakesNoExpertsAndListedLayersThatDoNotExist) {
+  const ModelConfig dense = Parse(R"({"model_type": "qwen3_moe", "num_experts": 0})");
+  EXPECT_EQ(dense.num_moe_layers(), 0);
+  EXPECT_EQ(dense.moe.top_k, 0);
+  EXPECT_EQ(CountParameters(dense).expert, 0);
+  const ModelConfig listed = Parse(R"({"model_type": "qwen3_moe", "num_hidden_layers": 3,
+                                       "mlp_only_layers": [-1, 1, 3, 1000000]})");
+  EXPECT_THAT(listed.is_moe_layer, ElementsAre(true, false, true));
+}
+
+TEST(ModelConfigTest, TakesTokenIdsThatTheModelDoesNotUse) {
+  Parse(R"({"model_type": "qwen3_moe", "vocab_size": 64, "bos_token_id": 1000,
+            "pad_token_id": -64})");
+}
+
 TEST(ModelConfigTest, AttentionBiasIsOnAllFourProjections) {
   const ModelConfig config = Parse(R"({"model_type": "qwen3_moe", "attention_bias": true})");
   EXPECT_TRUE(config.attention.qkv_bias);
@@ -91,7 +108,7 @@ TEST(ModelConfigTest, IgnoresASlidingWindowThatIsNotUsedAndKeysItDoesNotKnow) {
 }
 
 TEST(ModelConfigTest, TheLargestSizesDoNotOverflow) {
-  const ModelConfig config = Parse(R"({"model_type": "qwen3_moe", "vocab_size": 16777216,
+  const ModelConfig config = Parse(R"({"model_type": "qwen3_moe", "vocab_size": 8388608,
       "hidden_size": 131072, "num_hidden_layers": 1024, "num_attention_heads": 1024,
       "num_key_value_heads": 1024, "head_dim": 1024, "intermediate_size": 524288,
       "moe_intermediate_size": 524288, "num_experts": 8192, "num_experts_per_tok": 8192,

@@ -36,6 +36,19 @@ TEST(CheckAdmissionTest, DoesNotCountRequestsThatFindAFreePlace) {
   EXPECT_FALSE(Admit({.num_running = 0, .num_waiting = 7}).ok());
 }
 
+// 20 rows a step leave room for 4 decodes beside the least of a prompt.
+TEST(CheckAdmissionTest, CountsThePlacesThatStepsHaveRoomFor) {
+  SchedulerOptions options = kOptions;
+  options.max_sequences = 64;
+  options.max_step_tokens = 20;
+  const auto admit = [&](int32_t num_waiting) {
+    return CheckAdmission(options, {.num_running = 3, .num_waiting = num_waiting}, RequestOf(1),
+                          TimePoint{});
+  };
+  EXPECT_TRUE(admit(3).ok());
+  EXPECT_FALSE(admit(4).ok());
+}
+
 TEST(CheckAdmissionTest, AQueueOfZeroStillFillsFreePlaces) {
   SchedulerOptions options = kOptions;
   options.max_queued_requests = 0;

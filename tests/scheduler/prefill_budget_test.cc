@@ -29,7 +29,7 @@ TEST(PrefillBudgetTest, DoesNotChargeThePromptForTheDecodesBesideIt) {
 TEST(PrefillBudgetTest, NeverFallsBelowTheLeastProgress) {
   PrefillBudget budget(1);
   budget.Learn(64, 0, Ms(64000));
-  EXPECT_EQ(budget.max_tokens(), PrefillBudget::kMinTokens);
+  EXPECT_EQ(budget.max_tokens(), kMinPrefillTokens);
 }
 
 TEST(PrefillBudgetTest, IsBoundedWhenStepsCostNothing) {

@@ -64,7 +64,7 @@ std::vector<CorruptCheckpoint> RangeCases() {
       ConfigCase(kind, "vocab_size", uint64_t{1} << 63, "vocab_size: got 9223372036854775808"),
       ConfigCase(kind, "hidden_size", -32, "hidden_size: got -32"),
       ConfigCase(kind, "num_hidden_layers", 1000000, "num_hidden_layers: got 1000000"),
-      ConfigCase(kind, "num_experts", 0, "num_experts: got 0"),
+      ConfigCase(kind, "num_experts", -1, "num_experts: got -1"),
       ConfigCase(kind, "num_experts", (int64_t{1} << 32) + 8, "num_experts: got 4294967304"),
       ConfigCase(kind, "num_key_value_heads", 0, "num_key_value_heads: got 0"),
       ConfigCase(kind, "head_dim", 7, "head_dim: got 7, expected an even number"),
@@ -85,10 +85,9 @@ std::vector<CorruptCheckpoint> CrossCases() {
   return {
       ConfigCase(kind, "num_key_value_heads", 3, "expected a divisor of num_attention_heads (4)"),
       ConfigCase(kind, "num_experts_per_tok", 9, "expected at most num_experts (8)"),
-      ConfigCase(kind, "mlp_only_layers", {2},
-                 "mlp_only_layers: got 2, expected an integer from 0"),
+      ConfigCase(kind, "mlp_only_layers", {int64_t{1} << 31}, "mlp_only_layers: got 2147483648"),
       ConfigCase(kind, "eos_token_id", {0, 300}, "eos_token_id: got 300"),
-      ConfigCase(kind, "bos_token_id", -1, "bos_token_id: got -1"),
+      ConfigCase(kind, "pad_token_id", 300, "pad_token_id: got 300"),
       ConfigCase(kind, "rope_scaling", yarn, "rope_scaling.beta_fast: got 1, expected at least"),
   };
 }

@@ -66,7 +66,8 @@ MoeConfig ReadMoe(JsonFields& fields) {
   const char* num_experts_key = fields.Has("num_local_experts") && !fields.Has("num_experts")
                                     ? "num_local_experts"
                                     : "num_experts";
-  moe.num_experts = fields.Int(num_experts_key, 128, {1, kMaxExperts});
+  moe.num_experts = fields.Int(num_experts_key, 128, {0, kMaxExperts});  // 0: every layer is dense
+  if (moe.num_experts == 0) return moe;
   moe.top_k = fields.Int("num_experts_per_tok", 8, {1, kMaxExperts});
   if (moe.top_k > moe.num_experts) {
     fields.Refuse("num_experts_per_tok",
@@ -78,11 +79,14 @@ MoeConfig ReadMoe(JsonFields& fields) {
   return moe;
 }
 
-std::vector<bool> ReadLayerKinds(JsonFields& fields, int32_t num_layers) {
+std::vector<bool> ReadLayerKinds(JsonFields& fields, int32_t num_layers, bool has_experts) {
   const int32_t step = fields.Int("decoder_sparse_step", 1, {1, kMaxLayers});
   std::vector<bool> is_moe(num_layers);
-  for (int32_t l = 0; l < num_layers; ++l) is_moe[l] = (l + 1) % step == 0;
-  for (const int32_t l : fields.IntList("mlp_only_layers", {0, num_layers - 1})) is_moe[l] = false;
+  for (int32_t l = 0; l < num_layers; ++l) is_moe[l] = has_experts && (l + 1) % step == 0;
+  // transformers asks of each layer whether it stands here; what is no layer's index means nothing.
+  for (const int32_t l : fields.IntList("mlp_only_layers", {INT32_MIN, INT32_MAX})) {
+    if (l >= 0 && l < num_layers) is_moe[l] = false;
+  }
   return is_moe;
 }
 
@@ -105,19 +109,18 @@ ModelConfig ReadQwen3MoeConfig(JsonFields& fields) {
   config.vocab_size = fields.Int("vocab_size", 151936, {1, kMaxVocabSize});
   config.hidden_size = fields.Int("hidden_size", 2048, {1, kMaxHiddenSize});
   config.num_layers = fields.Int("num_hidden_layers", 24, {1, kMaxLayers});
-  config.is_moe_layer = ReadLayerKinds(fields, config.num_layers);
+  config.moe = ReadMoe(fields);
+  config.is_moe_layer = ReadLayerKinds(fields, config.num_layers, config.moe.num_experts > 0);
   config.dense_intermediate_size = fields.Int("intermediate_size", 6144, {1, kMaxIntermediateSize});
   config.norm_eps = static_cast<float>(fields.Number("rms_norm_eps", 1e-6, {1e-12, 1}));
   config.tie_word_embeddings = fields.Bool("tie_word_embeddings", false);
   const int32_t max_positions = fields.Int("max_position_embeddings", 32768, {1, kMaxPositions});
   config.attention = ReadAttention(fields, config.hidden_size, max_positions);
   config.max_context = MaxContext(config.attention.rope, max_positions);
-  config.moe = ReadMoe(fields);
   config.eos_token_ids =
       SortedDistinct(fields.IntOrIntList("eos_token_id", {0, config.vocab_size - 1}));
-  for (const char* key : {"bos_token_id", "pad_token_id"}) {
-    fields.OptionalInt(key, {0, config.vocab_size - 1});
-  }
+  // Nothing here reads it; transformers builds no embedding table with another, but takes any BOS.
+  fields.OptionalInt("pad_token_id", {-int64_t{config.vocab_size}, config.vocab_size - 1});
   RefuseUnserved(fields);
   config.tensor_names = Names();
   return config;
