@@ -134,15 +134,32 @@ struct AttentionArgs {  // causal, over the cache, which holds this step's keys 
   MatrixView<float> out;  // [num_rows, num_heads * head_dim]
 };
 
-enum class GateScore { kSoftmax };  // P = softmax over all experts (rule R4)
+enum class GateScore {  // P of rule R4
+  kSoftmax,             // softmax over all experts
+  kSoftmaxOfChosen,     // softmax over the chosen ones
+  kSigmoid,             // sigmoid of the logit
+};
+enum class GroupScore { kLargest, kSumOfTwoLargest };  // of the selection values in a group
 
-struct GateTopKArgs {  // rules R3 (non-finite rows), R4 (weights), R6 (ranking: logit descending,
-                       // ties to the lower id)
-  MatrixView<const float> logits;  // [num_rows, num_experts]
+// How a family comes from logits to experts and weights. Experts are ranked by selection value,
+// ties to the lower id (rule R6): the logit, or P plus choice bias where the score is a sigmoid or
+// there is a bias.
+struct GateRecipe {
   GateScore score = GateScore::kSoftmax;
   int top_k = 0;
-  bool renormalise = false;  // weights of the chosen sum to 1
-  float scale = 1;
+  bool renormalise = false;  // P / (sum of the chosen P + 1e-20)
+  float scale = 1;           // of the weights, last
+  // Experts stand in groups of one size; only the best groups are open to choice. The open ones
+  // hold top_k experts at least.
+  int num_groups = 1;
+  int num_open_groups = 1;
+  GroupScore group_score = GroupScore::kLargest;
+};
+
+struct GateTopKArgs {              // rules R3 (rows that are not finite), R4 and R6
+  MatrixView<const float> logits;  // [num_rows, num_experts]
+  GateRecipe recipe;
+  const float* choice_bias = nullptr;  // [num_experts] or null
   MatrixView<int32_t>
       expert_ids;  // host [num_rows, top_k], slot order; a failed row holds 0 .. top_k - 1
   MatrixView<float> weights;  // host [num_rows, top_k]; a failed row holds 0

@@ -121,10 +121,18 @@ inline void CheckArgs(const AttentionArgs& args, const BatchLayout& layout) {
 }
 
 inline void CheckArgs(const GateTopKArgs& args) {
-  GATEHOUSE_CHECK(args.top_k >= 1 && args.top_k <= args.logits.num_cols)
-      << args.top_k << " of " << args.logits.num_cols;
-  CheckView(args.expert_ids, args.logits.num_rows, args.top_k);
-  CheckView(args.weights, args.logits.num_rows, args.top_k);
+  const GateRecipe& recipe = args.recipe;
+  const int64_t num_experts = args.logits.num_cols, top_k = recipe.top_k;
+  GATEHOUSE_CHECK(recipe.num_groups >= 1 && num_experts % recipe.num_groups == 0 &&
+                  recipe.num_open_groups >= 1 && recipe.num_open_groups <= recipe.num_groups)
+      << recipe.num_open_groups << " of " << recipe.num_groups << " groups of " << num_experts;
+  const int64_t group_size = num_experts / recipe.num_groups;
+  GATEHOUSE_CHECK(recipe.group_score == GroupScore::kLargest || group_size >= 2) << group_size;
+  GATEHOUSE_CHECK(top_k >= 1 && top_k <= group_size * recipe.num_open_groups)
+      << top_k << " of " << recipe.num_open_groups << " groups of " << group_size;
+  GATEHOUSE_CHECK(args.choice_bias == nullptr || recipe.score != GateScore::kSoftmaxOfChosen);
+  CheckView(args.expert_ids, args.logits.num_rows, top_k);
+  CheckView(args.weights, args.logits.num_rows, top_k);
   GATEHOUSE_CHECK(static_cast<int64_t>(args.row_failed.size()) == args.logits.num_rows)
       << args.row_failed.size();
 }

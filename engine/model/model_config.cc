@@ -83,7 +83,7 @@ ParameterCount CountParameters(const ModelConfig& config) {
   count.dense = embeddings + hidden + config.num_layers * layer +
                 num_moe_layers * config.moe.num_experts * hidden +
                 (config.num_layers - num_moe_layers) * dense_mlp;
-  count.active = count.dense + num_moe_layers * config.moe.top_k * expert;
+  count.active = count.dense + num_moe_layers * config.moe.gate.top_k * expert;
   return count;
 }
 

@@ -41,10 +41,8 @@ struct AttentionConfig {
 
 struct MoeConfig {
   int32_t num_experts = 0;        // 0: no layer has any
-  int32_t top_k = 0;              // <= num_experts
   int32_t intermediate_size = 0;  // of each expert
-  GateScore score = GateScore::kSoftmax;
-  bool renormalise = false;  // weights of the chosen experts sum to 1
+  GateRecipe gate;                // its top_k <= num_experts
 };
 
 struct ModelConfig {

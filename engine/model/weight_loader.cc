@@ -80,11 +80,7 @@ class Loader {
     if (!layer.is_moe()) return DenseMlp(backend_, std::move(experts));
     GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> router,
                                Stacked({&layer.router}, FormatOfRouter(layer)));
-    const GateOptions options{.score = moe.score,
-                              .num_experts = moe.num_experts,
-                              .top_k = moe.top_k,
-                              .renormalise = moe.renormalise};
-    return MoeLayer(backend_, Gate(backend_, options, std::move(router)),
+    return MoeLayer(backend_, Gate(backend_, moe.gate, {.router = std::move(router)}),
                     gatehouse::Experts(backend_, std::move(experts)));
   }
 

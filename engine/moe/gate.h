@@ -11,12 +11,10 @@
 
 namespace gatehouse {
 
-struct GateOptions {
-  GateScore score = GateScore::kSoftmax;
-  int num_experts = 0;
-  int top_k = 0;
-  bool renormalise = false;
-  float scale = 1;
+struct GateWeights {
+  std::unique_ptr<PackedMatrix> router;  // [num_experts, hidden]
+  Buffer logit_bias;                     // [num_experts] or empty: part of the logit
+  Buffer choice_bias;                    // [num_experts] or empty: sways the choice, not the weight
 };
 
 // What every row chose, before any bound. A failed row (a logit that is not finite) has row_failed
@@ -32,8 +30,8 @@ struct GateChoice {
 
 class Gate {
  public:
-  Gate(Backend& backend, const GateOptions& options, std::unique_ptr<PackedMatrix> weights)
-      : backend_(backend), options_(options), weights_(std::move(weights)) {}
+  Gate(Backend& backend, const GateRecipe& recipe, GateWeights weights)
+      : backend_(backend), recipe_(recipe), weights_(std::move(weights)) {}
 
   // x [num_rows, hidden]; logits is workspace [>= num_rows, num_experts]; sets row_failed where it
   // finds a fault.
@@ -42,8 +40,8 @@ class Gate {
 
  private:
   Backend& backend_;
-  GateOptions options_;
-  std::unique_ptr<PackedMatrix> weights_;  // [num_experts, hidden]
+  GateRecipe recipe_;
+  GateWeights weights_;
 };
 
 }  // namespace gatehouse

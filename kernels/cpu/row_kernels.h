@@ -52,14 +52,28 @@ void RotateHead(const float* cos_sin, int64_t rotary_dim, float* head) {
 }
 
 template <typename V>
-bool SoftmaxRow(const float* logits, float* p, int64_t n) {
+bool AllFinite(const float* x, int64_t n) {
   V zeros = V::Zero();  // stays 0 unless 0 * infinity or 0 * NaN comes along
+  ForEachEight(
+      n, [&](int64_t i, int count) { zeros = Fma(V::LoadFirst(x + i, count), V::Zero(), zeros); });
+  return ReduceAdd(zeros) == 0;
+}
+
+template <typename V>
+bool SigmoidRow(const float* logits, float* p, int64_t n) {
+  const V one = V::Broadcast(1);
+  ForEachEight(n, [&](int64_t i, int count) {
+    const V negative = Sub(V::Zero(), V::LoadFirst(logits + i, count));
+    Div(one, Add(one, Exp(negative))).StoreFirst(p + i, count);
+  });
+  return AllFinite<V>(logits, n);
+}
+
+template <typename V>
+bool SoftmaxRow(const float* logits, float* p, int64_t n) {
   float largest = logits[0];
   for (int64_t i = 0; i < n; ++i) largest = logits[i] > largest ? logits[i] : largest;
-  ForEachEight(n, [&](int64_t i, int count) {
-    zeros = Fma(V::LoadFirst(logits + i, count), V::Zero(), zeros);
-  });
-  if (ReduceAdd(zeros) != 0) return false;
+  if (!AllFinite<V>(logits, n)) return false;
   V sums = V::Zero();
   ForEachEight(n, [&](int64_t i, int count) {
     Exp(Sub(V::LoadFirst(logits + i, count), V::Broadcast(largest))).StoreFirst(p + i, count);
@@ -89,6 +103,7 @@ constexpr RowKernels MakeRowKernels() {
   return {.rms_norm = RmsNormRow<V>,
           .rotate = RotateHead<V>,
           .softmax = SoftmaxRow<V>,
+          .sigmoid = SigmoidRow<V>,
           .combine = CombineRow<V>};
 }
 

@@ -21,8 +21,10 @@ struct RowKernels {
   void (*rms_norm)(const float* x, const float* weight, float eps, float* out, int64_t n);
   // Turns channel i of [0, rotary_dim / 2) with channel i + rotary_dim / 2.
   void (*rotate)(const float* cos_sin, int64_t rotary_dim, float* head);
-  // p = softmax(logits). False if a logit is not finite; p means nothing then.
+  // p = softmax(logits), which may be p. False if a logit is not finite; p means nothing then.
   bool (*softmax)(const float* logits, float* p, int64_t n);
+  // p[i] = 1 / (1 + e^-logits[i]), likewise.
+  bool (*sigmoid)(const float* logits, float* p, int64_t n);
   void (*combine)(const CombineTile& tile);
 };
 

@@ -9,38 +9,85 @@
 namespace gatehouse {
 namespace {
 
-// Rule R4: P = softmax over all experts.
-std::vector<double> Softmax(std::span<const float> logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
+// e^z over the sum of e^z of `among`, for every z.
+std::vector<double> SoftmaxAmong(std::span<const float> logits, std::span<const int32_t> among) {
+  double largest = -INFINITY, total = 0;
+  for (const int32_t e : among) largest = std::max(largest, double{logits[e]});
+  for (const int32_t e : among) total += std::exp(logits[e] - largest);
   std::vector<double> p;
-  for (const float z : logits) p.push_back(std::exp(z - largest));
-  const double total = std::accumulate(p.begin(), p.end(), 0.0);
-  for (double& value : p) value /= total;
+  for (const float z : logits) p.push_back(std::exp(z - largest) / total);
   return p;
+}
+
+// Ids by value descending, ties to the lower id.
+std::vector<int32_t> Rank(std::span<const float> values) {
+  std::vector<int32_t> ids(values.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  std::stable_sort(ids.begin(), ids.end(), [&](int a, int b) { return values[a] > values[b]; });
+  return ids;
+}
+
+// Rule R6: closed groups have no rank.
+std::vector<int32_t> RankOpen(const GateRecipe& recipe, std::span<const float> selection) {
+  const size_t size = selection.size() / recipe.num_groups;
+  std::vector<float> scores;
+  for (int g = 0; g < recipe.num_groups; ++g) {
+    const std::span<const float> group = selection.subspan(g * size, size);
+    const std::vector<int32_t> best = Rank(group);
+    scores.push_back(group[best[0]]);
+    if (recipe.group_score == GroupScore::kSumOfTwoLargest) scores.back() += group[best[1]];
+  }
+  std::vector<int32_t> open = Rank(scores), ranking = Rank(selection);
+  open.resize(recipe.num_open_groups);
+  std::erase_if(ranking, [&](int32_t e) {
+    const auto group = static_cast<int32_t>(e / size);
+    return std::find(open.begin(), open.end(), group) == open.end();
+  });
+  return ranking;
+}
+
+void ChooseExperts(const GateTopKArgs& args, int64_t row) {
+  const GateRecipe& recipe = args.recipe;
+  const std::span<const float> z(args.logits.row(row), args.logits.num_cols);
+  std::vector<int32_t> all(z.size());
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<double> p = SoftmaxAmong(z, all);
+  if (recipe.score == GateScore::kSigmoid) {
+    for (size_t e = 0; e < z.size(); ++e) p[e] = 1 / (1 + std::exp(-double{z[e]}));
+  }
+  std::vector<float> selection(z.begin(), z.end());
+  if (recipe.score == GateScore::kSigmoid || args.choice_bias != nullptr) {
+    for (size_t e = 0; e < z.size(); ++e) {
+      selection[e] = static_cast<float>(p[e]);
+      if (args.choice_bias != nullptr) selection[e] += args.choice_bias[e];
+    }
+  }
+  std::vector<int32_t> chosen = RankOpen(recipe, selection);
+  chosen.resize(recipe.top_k);
+  if (recipe.score == GateScore::kSoftmaxOfChosen) p = SoftmaxAmong(z, chosen);
+  double sum = 0;
+  for (const int32_t e : chosen) sum += p[e];
+  const double divisor = recipe.renormalise ? sum + 1e-20 : 1.0;
+  for (int slot = 0; slot < recipe.top_k; ++slot) {
+    args.expert_ids.row(row)[slot] = chosen[slot];
+    args.weights.row(row)[slot] = static_cast<float>(p[chosen[slot]] / divisor * recipe.scale);
+  }
 }
 
 }  // namespace
 
 void ReferenceBackend::GateTopK(const GateTopKArgs& args) {
   CheckArgs(args);
-  const int64_t num_experts = args.logits.num_cols;
   for (int64_t r = 0; r < args.logits.num_rows; ++r) {
-    const std::span<const float> z(args.logits.row(r), num_experts);
-    std::vector<int32_t> ranking(num_experts);  // rule R6: logit descending, ties to the lower id
-    std::iota(ranking.begin(), ranking.end(), 0);
-    const bool failed = !std::all_of(z.begin(), z.end(), [](float v) { return std::isfinite(v); });
-    if (failed) {
-      args.row_failed[r] = 1;
-    } else {
-      std::stable_sort(ranking.begin(), ranking.end(), [&](int a, int b) { return z[a] > z[b]; });
+    const std::span<const float> z(args.logits.row(r), args.logits.num_cols);
+    if (std::all_of(z.begin(), z.end(), [](float v) { return std::isfinite(v); })) {
+      ChooseExperts(args, r);
+      continue;
     }
-    const std::vector<double> p = failed ? std::vector<double>(num_experts) : Softmax(z);
-    double chosen_sum = 0;
-    for (int slot = 0; slot < args.top_k; ++slot) chosen_sum += p[ranking[slot]];
-    const double divisor = args.renormalise ? chosen_sum + 1e-20 : 1.0;
-    for (int slot = 0; slot < args.top_k; ++slot) {
-      args.expert_ids.row(r)[slot] = ranking[slot];
-      args.weights.row(r)[slot] = static_cast<float>(p[ranking[slot]] / divisor * args.scale);
+    args.row_failed[r] = 1;
+    for (int slot = 0; slot < args.recipe.top_k; ++slot) {
+      args.expert_ids.row(r)[slot] = slot;
+      args.weights.row(r)[slot] = 0;
     }
   }
 }

@@ -63,11 +63,11 @@ TEST(OpChecksDeathTest, IdsMustLieInTheVocabularyAndTopKAmongTheExperts) {
                                   .samples = {&sample, 1}}),
                  "check failed");
     EXPECT_DEATH(backend->GateTopK({.logits = MatrixView<float>(logits.data(), 1, 4),
-                                    .top_k = 5,
+                                    .recipe = {.top_k = 5},
                                     .expert_ids = {expert_ids.data(), 1, 5},
                                     .weights = {weights.data(), 1, 5},
                                     .row_failed = failed}),
-                 "5 of 4");
+                 "5 of 1 groups of 4");
   }
 }
 

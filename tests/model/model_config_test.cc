@@ -36,7 +36,7 @@ TEST(ModelConfigTest, ReadsTheDemonstrationModel) {
   EXPECT_EQ(config.attention.qk_norm, QkNorm::kPerHead);
   EXPECT_FALSE(config.attention.qkv_bias);
   EXPECT_FLOAT_EQ(config.attention.scale, 0.17677669f);
-  EXPECT_TRUE(config.moe.renormalise);
+  EXPECT_TRUE(config.moe.gate.renormalise);
   EXPECT_EQ(config.max_context, 256);
   EXPECT_THAT(config.eos_token_ids, ElementsAre(0));
 }
@@ -59,9 +59,9 @@ TEST(ModelConfigTest, OmittedKeysTakeTheDefaultsOfTransformers) {
   EXPECT_EQ(config.attention.rope.theta, 10000);
   EXPECT_FALSE(config.attention.qkv_bias);
   EXPECT_EQ(config.moe.num_experts, 128);
-  EXPECT_EQ(config.moe.top_k, 8);
+  EXPECT_EQ(config.moe.gate.top_k, 8);
   EXPECT_EQ(config.moe.intermediate_size, 768);
-  EXPECT_FALSE(config.moe.renormalise);
+  EXPECT_FALSE(config.moe.gate.renormalise);
   EXPECT_THAT(config.eos_token_ids, ElementsAre());
 }
 
@@ -83,7 +83,7 @@ TEST(ModelConfigTest, SparseStepAndListedLayersDecideWhichLayersHaveExperts) {
 TEST(ModelConfigTest, TakesNoExpertsAndListedLayersThatDoNotExist) {
   const ModelConfig dense = Parse(R"({"model_type": "qwen3_moe", "num_experts": 0})");
   EXPECT_EQ(dense.num_moe_layers(), 0);
-  EXPECT_EQ(dense.moe.top_k, 0);
+  EXPECT_EQ(dense.moe.gate.top_k, 0);
   EXPECT_EQ(CountParameters(dense).expert, 0);
   const ModelConfig listed = Parse(R"({"model_type": "qwen3_moe", "num_hidden_layers": 3,
                                        "mlp_only_layers": [-1, 1, 3, 1000000]})");

@@ -145,8 +145,7 @@ TEST(ReferenceGateTopKTest, RanksByLogitAndBreaksTiesByLowerId) {
   std::vector<float> weights(6);
   std::vector<uint8_t> failed(2);
   GateTopKArgs args{.logits = MatrixView<float>(logits.data(), 2, 4),
-                    .top_k = 3,
-                    .scale = 2,
+                    .recipe = {.top_k = 3, .scale = 2},
                     .expert_ids = {ids.data(), 2, 3},
                     .weights = {weights.data(), 2, 3},
                     .row_failed = failed};
@@ -154,8 +153,8 @@ TEST(ReferenceGateTopKTest, RanksByLogitAndBreaksTiesByLowerId) {
   EXPECT_THAT(ids, ElementsAre(2, 1, 3, 0, 1, 2));
   EXPECT_THAT(weights, Pointwise(FloatEq(), {0.75f, 0.5f, 0.5f, 0.0f, 0.0f, 0.0f}));
   EXPECT_THAT(failed, ElementsAre(0, 1));
-  args.renormalise = true;
-  args.scale = 7;
+  args.recipe.renormalise = true;
+  args.recipe.scale = 7;
   backend.GateTopK(args);
   EXPECT_THAT(weights, Pointwise(FloatEq(), {3.0f, 2.0f, 2.0f, 0.0f, 0.0f, 0.0f}));
 }

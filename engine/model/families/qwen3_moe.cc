@@ -68,14 +68,13 @@ MoeConfig ReadMoe(JsonFields& fields) {
                                     : "num_experts";
   moe.num_experts = fields.Int(num_experts_key, 128, {0, kMaxExperts});  // 0: every layer is dense
   if (moe.num_experts == 0) return moe;
-  moe.top_k = fields.Int("num_experts_per_tok", 8, {1, kMaxExperts});
-  if (moe.top_k > moe.num_experts) {
+  moe.gate.top_k = fields.Int("num_experts_per_tok", 8, {1, kMaxExperts});
+  if (moe.gate.top_k > moe.num_experts) {
     fields.Refuse("num_experts_per_tok",
                   absl::StrFormat("at most %s (%d)", num_experts_key, moe.num_experts));
   }
   moe.intermediate_size = fields.Int("moe_intermediate_size", 768, {1, kMaxIntermediateSize});
-  moe.score = GateScore::kSoftmax;
-  moe.renormalise = fields.Bool("norm_topk_prob", false);
+  moe.gate.renormalise = fields.Bool("norm_topk_prob", false);
   return moe;
 }
 
