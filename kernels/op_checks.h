@@ -52,6 +52,7 @@ inline void CheckKv(const KvLayerView& kv, const BatchLayout& layout) {
 
 inline void CheckArgs(const EmbedArgs& args, const BatchLayout& layout) {
   CheckView(args.out, static_cast<int64_t>(layout.token_ids.size()), args.table.num_cols);
+  GATEHOUSE_CHECK(args.table.col_stride == 1) << args.table.col_stride;
   for (const int32_t id : layout.token_ids) {
     GATEHOUSE_CHECK(id >= 0 && id < args.table.num_rows) << id << " of " << args.table.num_rows;
   }

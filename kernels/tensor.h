@@ -34,17 +34,34 @@ struct MatrixView {
   }
 };
 
-// A tensor as a checkpoint stores it, in host memory: contiguous, row-major, at any alignment (the
+// A tensor as a checkpoint stores it, or a part of one, in host memory and at any alignment (the
 // file format promises none), so read it by at() or memcpy, never through a cast pointer. Weights
-// are [num_outputs, num_inputs]; a vector has num_rows 1.
+// are [num_outputs, num_inputs]; a vector has num_rows 1. Contiguous and row-major unless it was
+// cut out of, or turned from, another view.
 struct WeightView {
   const void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t num_rows = 0;
   int64_t num_cols = 0;
+  int64_t row_stride = 0;  // elements from one row to the next; 0: num_cols
+  int64_t col_stride = 1;  // elements from one column to the next
+
+  int64_t index(int64_t r, int64_t c) const {
+    return r * (row_stride == 0 ? num_cols : row_stride) + c * col_stride;
+  }
+  // `count` rows from `first` on, each `step` after the one before.
+  WeightView Rows(int64_t first, int64_t count, int64_t step = 1) const {
+    return {At(first, 0), dtype, count, num_cols, index(step, 0), col_stride};
+  }
+  WeightView Cols(int64_t first, int64_t count, int64_t step = 1) const {
+    return {At(0, first), dtype, num_rows, count, index(1, 0), col_stride * step};
+  }
+  WeightView Transposed() const {
+    return {data, dtype, num_cols, num_rows, col_stride, index(1, 0)};
+  }
 
   float at(int64_t r, int64_t c) const {
-    const int64_t i = r * num_cols + c;
+    const int64_t i = index(r, c);
     switch (dtype) {
       case DType::kF32:
         return Load<float>(i);
@@ -54,6 +71,11 @@ struct WeightView {
         return F16ToF32(Load<uint16_t>(i));
     }
     return 0;
+  }
+
+  const void* At(int64_t r, int64_t c) const {
+    return static_cast<const char*>(data) +
+           index(r, c) * static_cast<int64_t>(DTypeBytes(dtype));
   }
 
   template <typename T>

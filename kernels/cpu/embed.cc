@@ -26,10 +26,9 @@ void WidenRow(const char* source, DType dtype, int64_t count, float* out) {
 void Embed(Machine /*machine*/, const BatchLayout& layout, const EmbedArgs& args) {
   const WeightView& table = args.table;
   CheckArgs(args, layout);
-  const int64_t row_bytes = table.num_cols * static_cast<int64_t>(DTypeBytes(table.dtype));
   for (int64_t r = 0; r < args.out.num_rows; ++r) {
     const int64_t id = layout.token_ids[r];
-    WidenRow(static_cast<const char*>(table.data) + id * row_bytes, table.dtype, table.num_cols,
+    WidenRow(static_cast<const char*>(table.At(id, 0)), table.dtype, table.num_cols,
              args.out.row(r));
   }
 }

@@ -32,16 +32,16 @@ float ReadAt(const void* data, int64_t i) {
 // Source row `row` becomes column `col` of the panel.
 template <DType kDType>
 void PackRow(const WeightView& source, int64_t row, WeightFormat format, char* panel, int col) {
-  const int64_t first = row * source.num_cols;
+  const int64_t first = source.index(row, 0), step = source.col_stride;
   char* column = panel + col * 4;
   if (format == WeightFormat::kF32) {
     for (int64_t k = 0; k < source.num_cols; ++k) {
-      const float value = ReadAt<kDType>(source.data, first + k);
+      const float value = ReadAt<kDType>(source.data, first + k * step);
       std::memcpy(column + k * kPanelStepBytes, &value, 4);
     }
   } else {
     for (int64_t k = 0; k < source.num_cols; ++k) {
-      const uint16_t bits = F32ToBF16(ReadAt<kDType>(source.data, first + k));
+      const uint16_t bits = F32ToBF16(ReadAt<kDType>(source.data, first + k * step));
       std::memcpy(column + k / 2 * kPanelStepBytes + k % 2 * 2, &bits, 2);
     }
   }

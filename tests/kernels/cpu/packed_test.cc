@@ -56,6 +56,35 @@ TEST(PackMatrixTest, PutsEveryValueOfStackedMatricesInItsPlaceAndZeroElsewhere) 
   }
 }
 
+TEST(PackMatrixTest, TakesPartsOfAMatrixAndMatricesOnTheirSide) {
+  ThreadPool pool(2);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    const Tensor tensor(dtype, 12, 70, 1, 1);
+    const WeightView whole = tensor.view();
+    // Every third row from 2 on; then odd columns 11 to 33, turned, of rows 3 to 11 by two.
+    const WeightView rows = whole.Rows(2, 3, 3);
+    const WeightView turned = whole.Rows(3, 5, 2).Cols(11, 12, 2).Transposed();
+    ASSERT_EQ(turned.num_rows, 12);
+    ASSERT_EQ(turned.num_cols, 5);
+    const auto packed_rows = *Pack(pool, {&rows, 1}, WeightFormat::kF32);
+    const auto packed_turned = *Pack(pool, {&turned, 1}, WeightFormat::kF32);
+    for (int64_t n = 0; n < 3; ++n) {
+      for (int64_t k = 0; k < 70; ++k) {
+        ASSERT_EQ(PanelValue(packed_rows->panel(0), WeightFormat::kF32, k, n),
+                  tensor.at(2 + 3 * n, k, WeightFormat::kF32));
+        ASSERT_EQ(rows.at(n, k), whole.at(2 + 3 * n, k));
+      }
+    }
+    for (int64_t n = 0; n < 12; ++n) {
+      for (int64_t k = 0; k < 5; ++k) {
+        ASSERT_EQ(PanelValue(packed_turned->panel(0), WeightFormat::kF32, k, n),
+                  tensor.at(3 + 2 * k, 11 + 2 * n, WeightFormat::kF32));
+        ASSERT_EQ(turned.at(n, k), whole.at(3 + 2 * k, 11 + 2 * n));
+      }
+    }
+  }
+}
+
 TEST(PackExpertsTest, InterleavesGateAndUpBySixteen) {
   constexpr int64_t kHidden = 35, kIntermediate = 21;
   ThreadPool pool(2);
