@@ -126,8 +126,9 @@ std::string Row(const char* name, int64_t value) { return Row(name, absl::StrFor
 std::string DescribeModel(const v1::ModelInfo& m) {
   const v1::Sampling& s = m.default_sampling();
   return absl::StrFormat("Model %s\n", m.name()) + Row("family", m.family()) +
-         Row("parameters", m.parameters()) + Row("layers", m.layers()) +
-         Row("layers with experts", m.moe_layers_size()) +
+         Row("parameters",
+             absl::StrFormat("%d, %d for each token", m.parameters(), m.active_parameters())) +
+         Row("layers", m.layers()) + Row("layers with experts", m.moe_layers_size()) +
          Row("experts",
              absl::StrFormat("%d, %d for each token", m.experts(), m.experts_per_token())) +
          Row("hidden size", m.hidden_size()) + Row("vocabulary", m.vocab_size()) +
@@ -141,24 +142,32 @@ std::string DescribeModel(const v1::ModelInfo& m) {
                              s.top_k(), s.top_p(), s.min_p()));
 }
 
+// All of them by the names of the API, so that none can be forgotten here.
+std::string DescribeLimits(const v1::Limits& limits) {
+  const google::protobuf::Descriptor& type = *limits.GetDescriptor();
+  const google::protobuf::Reflection& fields = *limits.GetReflection();
+  std::string rows = "Limits\n";
+  for (int i = 0; i < type.field_count(); ++i) {
+    const google::protobuf::FieldDescriptor* field = type.field(i);
+    switch (field->cpp_type()) {
+      case google::protobuf::FieldDescriptor::CPPTYPE_INT32:
+        rows += Row(field->name().c_str(), fields.GetInt32(limits, field));
+        break;
+      case google::protobuf::FieldDescriptor::CPPTYPE_INT64:
+        rows += Row(field->name().c_str(), fields.GetInt64(limits, field));
+        break;
+      default:
+        rows += Row(field->name().c_str(), absl::StrFormat("%g", fields.GetDouble(limits, field)));
+    }
+  }
+  return rows;
+}
+
 std::string DescribeServer(const v1::ServerInfo& s) {
-  const v1::Limits& l = s.limits();
   return absl::StrFormat("Server %s\n", s.version()) + Row("build", s.build()) +
          Row("back end", absl::StrFormat("%s, %s", s.backend(), s.isa())) +
          Row("ranks, threads", absl::StrFormat("%d, %d", s.ranks(), s.threads())) +
-         Row("running at once", absl::StrFormat("%d requests", l.max_sequences())) +
-         Row("waiting at most", absl::StrFormat("%d requests, %d tokens", l.max_queued_requests(),
-                                                l.max_queued_tokens())) +
-         Row("step", absl::StrFormat("%d tokens, %.0f ms of prefill", l.max_step_tokens(),
-                                     l.max_step_ms())) +
-         Row("KV cache",
-             absl::StrFormat("%d tokens, %d bytes", l.kv_cache_tokens(), l.kv_cache_bytes())) +
-         Row("outputs for one prompt", l.max_outputs()) +
-         Row("log-probabilities", absl::StrFormat("top %d", l.max_top_logprobs())) +
-         Row("stop texts",
-             absl::StrFormat("%d of %d bytes", l.max_stop_strings(), l.max_stop_string_bytes())) +
-         Row("unread by a slow reader",
-             absl::StrFormat("%d bytes, %.0f s", l.max_unread_bytes(), l.max_unread_seconds()));
+         DescribeLimits(s.limits());
 }
 
 int RunInfo(GatehouseClient& client, const CliOptions& options) {

@@ -13,7 +13,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& confi
                                                        const Clock& clock, StepObserver& observer) {
   GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(config, std::move(backend)));
   const RequestLimits limits{.vocab_size = model.description.vocab_size,
-                             .max_context = model.config.scheduler.max_context};
+                             .max_context = model.config.scheduler.max_context,
+                             .default_max_new_tokens = model.description.default_max_new_tokens};
   EngineParts parts{.scheduler = model.config.scheduler,
                     .block_tokens = model.config.cache.block_tokens,
                     .worker = std::move(model.worker),

@@ -33,6 +33,7 @@ struct ModelDescription {
   std::string name;    // last component of the model directory
   std::string family;  // qwen3_moe
   int64_t num_parameters = 0;
+  int64_t num_active_parameters = 0;  // that one token uses
   int32_t num_layers = 0;
   std::vector<int32_t> moe_layers;  // indices of the layers with experts
   int32_t hidden_size = 0;
@@ -44,8 +45,9 @@ struct ModelDescription {
   bool has_chat_template = false;
   std::string expert_weight_format;
   std::string dense_weight_format;
-  SamplingParams default_sampling;    // generation_config.json over our own defaults
-  std::vector<std::string> warnings;  // what the folder holds and the server ignores, to be logged
+  SamplingParams default_sampling;     // generation_config.json over our own defaults
+  int32_t default_max_new_tokens = 0;  // generation_config.json's; 0: it has none
+  std::vector<std::string> warnings;   // what the folder holds and the server ignores, to be logged
 };
 
 // For health and status: read without stopping the loop.

@@ -18,9 +18,9 @@
 namespace gatehouse {
 namespace {
 
-// Enough for every running sequence's next token; a prompt's log-probabilities take as many calls
-// as they need.
-constexpr int64_t kMaxLogitRows = 64;
+// Every running sequence's next token in one call; a prompt's log-probabilities take as many calls
+// as they need, of at least this many rows.
+constexpr int64_t kMinLogitRows = 64;
 
 TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& scheduler) {
   const bool has_dense = config.num_moe_layers() < config.num_layers;
@@ -36,7 +36,8 @@ TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& sche
           .rotary_dim = config.attention.rope.rotary_dim,
           .num_positions = scheduler.max_context,
           .max_rows = scheduler.max_step_tokens,
-          .max_logit_rows = std::min<int64_t>(kMaxLogitRows, scheduler.max_step_tokens)};
+          .max_logit_rows = std::min<int64_t>(
+              std::max<int64_t>(kMinLogitRows, MaxRunning(scheduler)), scheduler.max_step_tokens)};
 }
 
 absl::StatusOr<MemoryPlan> PlanFor(const EngineConfig& config, const ModelConfig& model,
@@ -63,9 +64,11 @@ std::string NameOf(const std::string& model_dir) {
 
 ModelDescription Describe(const std::string& model_dir, const ModelConfig& config,
                           const GenerationConfig& generation, const WeightFormatNames& formats) {
+  const ParameterCount parameters = CountParameters(config);
   ModelDescription description{.name = NameOf(model_dir),
                                .family = config.family,
-                               .num_parameters = CountParameters(config).total(),
+                               .num_parameters = parameters.total(),
+                               .num_active_parameters = parameters.active,
                                .num_layers = config.num_layers,
                                .hidden_size = config.hidden_size,
                                .vocab_size = config.vocab_size,
@@ -74,7 +77,8 @@ ModelDescription Describe(const std::string& model_dir, const ModelConfig& confi
                                .eos_token_ids = generation.eos_token_ids,
                                .expert_weight_format = formats.experts,
                                .dense_weight_format = formats.dense,
-                               .default_sampling = generation.sampling};
+                               .default_sampling = generation.sampling,
+                               .default_max_new_tokens = generation.max_new_tokens};
   for (int32_t l = 0; l < config.num_layers; ++l) {
     if (config.is_moe_layer[l]) description.moe_layers.push_back(l);
   }

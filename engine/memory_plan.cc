@@ -20,8 +20,8 @@ std::optional<int64_t> ReadNumber(const std::string& path) {
   return value;
 }
 
-int64_t MemAvailable() {
-  std::ifstream file("/proc/meminfo");
+int64_t MemAvailable(const std::string& root) {
+  std::ifstream file(root + "/proc/meminfo");
   std::string key;
   int64_t kib = 0;
   for (std::string line; file >> key >> kib; std::getline(file, line)) {
@@ -30,16 +30,38 @@ int64_t MemAvailable() {
   return std::numeric_limits<int64_t>::max();
 }
 
-// Control group v2, then v1, at the root that a container sees.
-int64_t CgroupAvailable() {
-  constexpr const char* kLimitAndUsage[][2] = {
-      {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-      {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
-       "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
-  for (const auto& [limit_path, usage_path] : kLimitAndUsage) {
-    const std::optional<int64_t> limit = ReadNumber(limit_path);
+// The files of one version of control groups.
+struct CgroupFiles {
+  const char* limit;
+  const char* usage;
+  const char* statistics;
+  const char* active_file;    // keys in `statistics`
+  const char* inactive_file;  //
+};
+constexpr CgroupFiles kCgroupVersions[] = {
+    {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
+     "active_file", "inactive_file"},
+    {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+     "/sys/fs/cgroup/memory/memory.stat", "total_active_file", "total_inactive_file"}};
+
+// What the group's usage holds of files: the kernel gives it back before it says no.
+int64_t PageCacheBytes(const std::string& root, const CgroupFiles& files) {
+  std::ifstream file(root + files.statistics);
+  std::string key;
+  int64_t value = 0, num_bytes = 0;
+  while (file >> key >> value) {
+    if (key == files.active_file || key == files.inactive_file) num_bytes += value;
+  }
+  return num_bytes;
+}
+
+// At the root that a container sees.
+int64_t CgroupAvailable(const std::string& root) {
+  for (const CgroupFiles& files : kCgroupVersions) {
+    const std::optional<int64_t> limit = ReadNumber(root + files.limit);
     if (!limit) continue;
-    return std::max<int64_t>(0, *limit - ReadNumber(usage_path).value_or(0));
+    const int64_t used = ReadNumber(root + files.usage).value_or(0) - PageCacheBytes(root, files);
+    return std::max<int64_t>(0, *limit - std::max<int64_t>(0, used));
   }
   return std::numeric_limits<int64_t>::max();
 }
@@ -99,6 +121,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand) {
   return plan;
 }
 
-int64_t AvailableMemoryBytes() { return std::min(MemAvailable(), CgroupAvailable()); }
+int64_t AvailableMemoryBytes(const std::string& root) {
+  return std::min(MemAvailable(root), CgroupAvailable(root));
+}
 
 }  // namespace gatehouse

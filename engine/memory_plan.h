@@ -42,7 +42,8 @@ struct MemoryDemand {
 // do not fit or the cache cannot hold one sequence of max_context tokens.
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand);
 
-// What this process may still take: MemAvailable, or what its control group leaves if that is less.
-int64_t AvailableMemoryBytes();
+// What this process may still take: MemAvailable, or what its control group (version 2, else 1)
+// leaves if that is less; page cache counts as free in both. `root` holds proc and sys.
+int64_t AvailableMemoryBytes(const std::string& root = "");
 
 }  // namespace gatehouse

@@ -212,7 +212,8 @@ struct RowSampling {
   // Then: added to the logits, in this order (an id may stand here more than once); -inf forbids.
   // Both hold for greedy too.
   std::span<const std::pair<int32_t, float>> bias;
-  std::span<const int32_t> allowed_ids;  // if not empty, all others are forbidden
+  // Ascending, distinct; if not empty, all others are forbidden.
+  std::span<const int32_t> allowed_ids;
   int32_t forced_id = -1;  // >= 0: no choice, report this token (log-probabilities of a prompt)
   int32_t num_top_logprobs =
       -1;  // -1: no log-probabilities; 0: the chosen token's; n: also the n most likely

@@ -80,9 +80,9 @@ absl::Status ReadBadWords(const v1::Sampling& message, const Engine& engine,
       GATEHOUSE_ASSIGN_OR_RETURN(std::vector<int32_t> ids, Encode(path, text, plain, engine));
       if (ids.empty()) return Invalid(path, "got no token, expected at least one");
       // Here and not in ValidateRequest, which counts both spellings of a word.
-      if (ids.size() > static_cast<size_t>(engine.limits().max_context)) {
+      if (ids.size() > static_cast<size_t>(engine.limits().max_bad_word_tokens)) {
         return Invalid(path, absl::StrFormat("got %u tokens, the limit is %d", ids.size(),
-                                             engine.limits().max_context));
+                                             engine.limits().max_bad_word_tokens));
       }
       sampling.bad_words.push_back(std::move(ids));
     }
@@ -301,6 +301,7 @@ v1::ModelInfo ToModelInfo(const ModelDescription& model) {
   info.set_name(model.name);
   info.set_family(model.family);
   info.set_parameters(model.num_parameters);
+  info.set_active_parameters(model.num_active_parameters);
   info.set_layers(model.num_layers);
   info.mutable_moe_layers()->Add(model.moe_layers.begin(), model.moe_layers.end());
   info.set_hidden_size(model.hidden_size);
@@ -323,6 +324,7 @@ v1::ModelInfo ToModelInfo(const ModelDescription& model) {
   to.set_presence_penalty(from.presence_penalty);
   to.set_repetition_penalty(from.repetition_penalty);
   to.set_n(1);
+  info.set_default_max_new_tokens(model.default_max_new_tokens);
   return info;
 }
 
@@ -344,6 +346,8 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   limits.set_max_stop_string_bytes(request.max_stop_string_bytes);
   limits.set_max_logit_bias(request.max_logit_bias);
   limits.set_max_bad_words(request.max_bad_words / 2);  // each takes two, see ReadBadWords
+  limits.set_max_bad_word_tokens(request.max_bad_word_tokens);
+  limits.set_max_stop_token_ids(request.max_stop_token_ids);
   const SchedulerOptions& scheduler = config.engine.scheduler;
   limits.set_max_sequences(MaxRunning(scheduler));
   limits.set_max_step_tokens(scheduler.max_step_tokens);

@@ -244,14 +244,6 @@ absl::Status Checkpoint::CheckFinite(std::string_view name) const {
       std::isnan(value) ? "a NaN" : "an infinity", found, ShapeText(shape)));
 }
 
-int64_t Checkpoint::total_bytes() const {
-  int64_t num_bytes = 0;
-  for (const auto& [name, location] : locations_) {
-    num_bytes += static_cast<int64_t>(location.tensor->end - location.tensor->begin);
-  }
-  return num_bytes;
-}
-
 void Checkpoint::DropPages() const {
   for (const SafetensorsFile& file : files_) file.DropPages();
 }

@@ -40,8 +40,7 @@ class Checkpoint {
 
   // The file that holds `name`, or that should.
   const std::string& FileOf(std::string_view name) const;
-  int64_t total_bytes() const;  // of all tensors
-  void DropPages() const;       // gives resident pages back; views stay valid
+  void DropPages() const;  // gives resident pages back; views stay valid
 
  private:
   struct Location {

@@ -113,7 +113,7 @@ absl::Status CheckBadWords(const RequestLimits& limits, const SamplingParams& sa
     const std::string path = absl::StrFormat("sampling.bad_words[%d]", i);
     const std::vector<int32_t>& word = sampling.bad_words[i];
     GATEHOUSE_RETURN_IF_ERROR(
-        CheckCount(path, static_cast<int64_t>(word.size()), 1, limits.max_context));
+        CheckCount(path, static_cast<int64_t>(word.size()), 1, limits.max_bad_word_tokens));
     GATEHOUSE_RETURN_IF_ERROR(CheckTokenIds(path, word, limits.vocab_size));
   }
   return absl::OkStatus();
@@ -164,7 +164,8 @@ absl::Status CheckStop(const RequestLimits& limits, int32_t num_prompt_tokens,
           absl::StrFormat("%s: got bytes that are not UTF-8, must be UTF-8", path));
     }
   }
-  GATEHOUSE_RETURN_IF_ERROR(CheckSize("stop.token_ids", stop.token_ids.size(), limits.vocab_size));
+  GATEHOUSE_RETURN_IF_ERROR(
+      CheckSize("stop.token_ids", stop.token_ids.size(), limits.max_stop_token_ids));
   return CheckTokenIds("stop.token_ids", stop.token_ids, limits.vocab_size);
 }
 
@@ -187,10 +188,15 @@ absl::Status ValidateRequest(const RequestLimits& limits, Request& request) {
   // CheckPrompt has bounded the length by max_context, so it fits.
   const auto num_prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
   if (request.stop.max_new_tokens == 0) {
-    request.stop.max_new_tokens = limits.max_context - num_prompt_tokens;
+    const int32_t room = limits.max_context - num_prompt_tokens;
+    request.stop.max_new_tokens =
+        limits.default_max_new_tokens == 0 ? room : std::min(limits.default_max_new_tokens, room);
   }
   GATEHOUSE_RETURN_IF_ERROR(CheckSampling(limits, request.sampling));
   GATEHOUSE_RETURN_IF_ERROR(CheckStop(limits, num_prompt_tokens, request.stop));
+  std::vector<int32_t>& allowed = request.sampling.allowed_token_ids;
+  std::sort(allowed.begin(), allowed.end());
+  allowed.erase(std::unique(allowed.begin(), allowed.end()), allowed.end());
   return CheckOutput(limits, request.output);
 }
 

@@ -36,11 +36,15 @@ struct RequestLimits {
   int32_t max_stop_string_bytes = 256;
   int32_t max_logit_bias = 1024;
   int32_t max_bad_words = 256;
+  int32_t max_bad_word_tokens = 64;  // each generated token looks at so many of the last ones
+  int32_t max_stop_token_ids = 256;
+  int32_t default_max_new_tokens = 0;  // of a request that does not say; 0: the rest of the context
 };
 
 // Checks every number of `request`. INVALID_ARGUMENT "<field path>: got <value>, <limit>": the path
 // is the public one (sampling.top_p), ends at the first ':', and becomes google.rpc.BadRequest in
-// the server. Fills max_new_tokens 0.
+// the server. Fills max_new_tokens 0, and puts
+// allowed_token_ids into ascending order, each once.
 absl::Status ValidateRequest(const RequestLimits& limits, Request& request);
 
 }  // namespace gatehouse

@@ -22,13 +22,13 @@ struct SamplingParams {
       1;  // (0, 10], divides positive and multiplies negative logits of prompt and output tokens
   std::optional<uint64_t> seed;                       // absent: drawn at admission
   std::vector<std::pair<int32_t, float>> logit_bias;  // distinct ids
-  std::vector<int32_t> allowed_token_ids;             // empty: all
-  std::vector<std::vector<int32_t>> bad_words;        // token sequences that must not be completed
+  std::vector<int32_t> allowed_token_ids;       // empty: all; ascending and distinct once validated
+  std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not be completed
 };
 
 struct StopParams {
   int32_t max_new_tokens =
-      0;  // >= 1; prompt + new <= context. 0: as many as the context has room for
+      0;  // >= 1; prompt + new <= context. 0: not said (RequestLimits::default_max_new_tokens)
   int32_t min_new_tokens = 0;        // no stop of any kind before
   std::vector<std::string> strings;  // UTF-8, not empty
   std::vector<int32_t> token_ids;

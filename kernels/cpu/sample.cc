@@ -16,10 +16,9 @@ namespace {
 
 // What one thread works in; sized for the largest row, so that no unit allocates.
 struct Scratch {
-  std::unique_ptr<float[]> logits;         // [vocab], adjusted
-  std::unique_ptr<int32_t[]> allowed_ids;  // as many as a row allows, then ascending
-  std::unique_ptr<RankedToken[]> ranked;   // [vocab]
-  std::unique_ptr<int32_t[]> top_ids;      // [vocab]
+  std::unique_ptr<float[]> logits;        // [vocab], adjusted
+  std::unique_ptr<RankedToken[]> ranked;  // [vocab]
+  std::unique_ptr<int32_t[]> top_ids;     // [vocab]
 };
 
 // The logits that take part: all of a row's, or those of some ids.
@@ -42,10 +41,8 @@ Choice AdjustLogits(std::span<const float> logits, const RowSampling& row, Scrat
   for (const auto& [id, bias] : row.bias) adjusted[id] = std::min(adjusted[id] + bias, kLargest);
   if (row.allowed_ids.empty()) return {{adjusted, logits.size()}};
 
-  int32_t* ids = scratch.allowed_ids.get();
-  int32_t* end = std::copy(row.allowed_ids.begin(), row.allowed_ids.end(), ids);
-  std::sort(ids, end);
-  const size_t num_ids = std::unique(ids, end) - ids;
+  const int32_t* ids = row.allowed_ids.data();
+  const size_t num_ids = row.allowed_ids.size();
   // In place: ids ascend, so ids[i] >= i.
   for (size_t i = 0; i < num_ids; ++i) adjusted[i] = adjusted[ids[i]];
   return {{adjusted, num_ids}, ids};
@@ -152,14 +149,9 @@ void SampleRow(const SampleKernels& kernels, std::span<const float> logits, cons
 
 std::vector<Scratch> MakeScratch(int num_threads, const SampleArgs& args) {
   const int64_t vocab = args.logits.num_cols;
-  size_t most_allowed = 0;
-  for (const RowSampling& row : args.rows) {
-    most_allowed = std::max(most_allowed, row.allowed_ids.size());
-  }
   std::vector<Scratch> scratch(num_threads);
   for (Scratch& s : scratch) {
     s.logits = std::make_unique_for_overwrite<float[]>(vocab);
-    s.allowed_ids = std::make_unique_for_overwrite<int32_t[]>(most_allowed);
     s.ranked = std::make_unique_for_overwrite<RankedToken[]>(vocab);
     s.top_ids = std::make_unique_for_overwrite<int32_t[]>(vocab);
   }

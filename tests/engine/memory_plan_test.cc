@@ -3,6 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <string>
+
+#include "absl/strings/str_format.h"
+#include "tests/testing/checkpoint_builder.h"
+
 namespace gatehouse {
 namespace {
 
@@ -69,6 +75,55 @@ TEST(PlanMemoryTest, RefusesAConfiguredCacheThatDoesNotFit) {
 TEST(AvailableMemoryBytesTest, IsWhatThisProcessCouldTouch) {
   EXPECT_GT(AvailableMemoryBytes(), kMiB);
   EXPECT_LT(AvailableMemoryBytes(), int64_t{1} << 50);
+}
+
+// A tree of kernel files: 900 MiB of the machine are available.
+class FakeKernelFiles {
+ public:
+  FakeKernelFiles() {
+    Write("/proc/meminfo", "MemTotal: 2048000 kB\nMemFree: 1 kB\nMemAvailable: 921600 kB\n");
+  }
+  void Write(const std::string& path, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(dir_.path() + path).parent_path());
+    WriteFile(dir_.path() + path, text);
+  }
+  int64_t available_mib() const { return AvailableMemoryBytes(dir_.path()) / kMiB; }
+
+ private:
+  const TempDir dir_;
+};
+
+TEST(AvailableMemoryBytesTest, IsTheMachinesWithoutAControlGroup) {
+  FakeKernelFiles files;
+  EXPECT_EQ(files.available_mib(), 900);
+  files.Write("/sys/fs/cgroup/memory.max", "max\n");
+  EXPECT_EQ(files.available_mib(), 900);
+}
+
+TEST(AvailableMemoryBytesTest, PageCacheOfAControlGroupCountsAsFree) {
+  FakeKernelFiles files;
+  files.Write("/sys/fs/cgroup/memory.max", std::to_string(500 * kMiB));
+  files.Write("/sys/fs/cgroup/memory.current", std::to_string(450 * kMiB));
+  EXPECT_EQ(files.available_mib(), 50);
+  files.Write("/sys/fs/cgroup/memory.stat",
+              absl::StrFormat("anon %d\nactive_file %d\ninactive_file %d\nactive_anon 7\n",
+                              90 * kMiB, 200 * kMiB, 140 * kMiB));
+  EXPECT_EQ(files.available_mib(), 390);
+  files.Write("/sys/fs/cgroup/memory.current", std::to_string(700 * kMiB));  // above a new limit
+  EXPECT_EQ(files.available_mib(), 140);
+}
+
+TEST(AvailableMemoryBytesTest, ReadsControlGroupsOfVersion1) {
+  FakeKernelFiles files;
+  const std::string group = "/sys/fs/cgroup/memory/memory.";
+  files.Write(group + "limit_in_bytes", std::to_string(300 * kMiB));
+  files.Write(group + "usage_in_bytes", std::to_string(250 * kMiB));
+  files.Write(group + "stat",
+              absl::StrFormat("active_file 1\ntotal_active_file %d\ntotal_inactive_file %d\n",
+                              60 * kMiB, 40 * kMiB));
+  EXPECT_EQ(files.available_mib(), 150);
+  files.Write(group + "limit_in_bytes", "9223372036854771712");  // none
+  EXPECT_EQ(files.available_mib(), 900);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 
 import harness
+from gatehouse.v1 import inference_pb2 as pb
 from harness import HANG_SECONDS, ServerTest, generate, text_request
 
 PROMPT = "It is a truth universally acknowledged, that"
@@ -63,6 +64,8 @@ class CliTest(ServerTest):
         text = self.assert_done(self.gatehouse("info"))
         self.assertIn("qwen3_moe", text)
         self.assertIn("16, 2 for each token", text)
+        for field in pb.Limits.DESCRIPTOR.fields:
+            self.assertRegex(text, rf"(?m)^  {field.name} +[0-9.e+]+$")
         lines = self.assert_done(self.gatehouse("info", "--json")).splitlines()
         self.assertEqual(json.loads(lines[0])["vocab_size"], 4096)
         self.assertIn("limits", json.loads(lines[1]))

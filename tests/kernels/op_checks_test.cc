@@ -55,13 +55,15 @@ TEST(OpChecksDeathTest, IdsMustLieInTheVocabularyAndTopKAmongTheExperts) {
   std::vector<int32_t> expert_ids(5);
   std::vector<uint8_t> failed(1);
   RowSample sample;
-  const std::vector<int32_t> allowed = {4};
-  const RowSampling row{.allowed_ids = allowed};
+  const std::vector<std::vector<int32_t>> wrong = {{4}, {2, 1}, {1, 1}};
   for (const std::unique_ptr<Backend>& backend : EveryBackend()) {
-    EXPECT_DEATH(backend->Sample({.logits = MatrixView<float>(logits.data(), 1, 4),
-                                  .rows = {&row, 1},
-                                  .samples = {&sample, 1}}),
-                 "check failed");
+    for (const std::vector<int32_t>& allowed : wrong) {
+      const RowSampling row{.allowed_ids = allowed};
+      EXPECT_DEATH(backend->Sample({.logits = MatrixView<float>(logits.data(), 1, 4),
+                                    .rows = {&row, 1},
+                                    .samples = {&sample, 1}}),
+                   "check failed");
+    }
     EXPECT_DEATH(backend->GateTopK({.logits = MatrixView<float>(logits.data(), 1, 4),
                                     .recipe = {.top_k = 5},
                                     .expert_ids = {expert_ids.data(), 1, 5},

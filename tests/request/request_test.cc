@@ -21,7 +21,9 @@ const RequestLimits kLimits = {.vocab_size = 1000,
                                .max_stop_strings = 4,
                                .max_stop_string_bytes = 8,
                                .max_logit_bias = 3,
-                               .max_bad_words = 2};
+                               .max_bad_words = 2,
+                               .max_bad_word_tokens = 5,
+                               .max_stop_token_ids = 3};
 
 Request ValidRequest() {
   Request request;
@@ -42,6 +44,24 @@ TEST(ValidateRequestTest, FillsAbsentMaxNewTokensWithTheRestOfTheContext) {
   EXPECT_EQ(request.stop.max_new_tokens, 61);
 }
 
+TEST(ValidateRequestTest, FillsItWithTheModelsDefaultWhereThatFits) {
+  RequestLimits limits = kLimits;
+  for (const auto& [by_default, expected] : {std::pair{7, 7}, {61, 61}, {1000, 61}}) {
+    limits.default_max_new_tokens = by_default;
+    Request request = ValidRequest();
+    request.stop.max_new_tokens = 0;
+    ASSERT_TRUE(ValidateRequest(limits, request).ok());
+    EXPECT_EQ(request.stop.max_new_tokens, expected);
+  }
+}
+
+TEST(ValidateRequestTest, PutsAllowedIdsInOrder) {
+  Request request = ValidRequest();
+  request.sampling.allowed_token_ids = {9, 2, 9, 4, 2};
+  ASSERT_TRUE(ValidateRequest(kLimits, request).ok());
+  EXPECT_EQ(request.sampling.allowed_token_ids, (std::vector<int32_t>{2, 4, 9}));
+}
+
 TEST(ValidateRequestTest, TakesEveryValueOnItsLimit) {
   Request request = ValidRequest();
   request.prompt_ids = std::vector<int32_t>(63, 999);
@@ -56,11 +76,11 @@ TEST(ValidateRequestTest, TakesEveryValueOnItsLimit) {
                       .seed = ~uint64_t{0},
                       .logit_bias = {{0, -100.0f}, {999, 100.0f}, {5, 0.0f}},
                       .allowed_token_ids = {0, 999},
-                      .bad_words = {{1}, {2, 3}}};
+                      .bad_words = {{1}, {2, 3, 4, 5, 6}}};
   request.stop = {.max_new_tokens = 1,
                   .min_new_tokens = 1,
                   .strings = {"12345678", "\xf4\x8f\xbf\xbf", "\xed\x9f\xbf", "\xc2\x80"},
-                  .token_ids = {999}};
+                  .token_ids = {999, 0, 1}};
   request.output = {.top_logprobs = 20, .prompt_logprobs = 0};
   EXPECT_EQ(ValidateRequest(kLimits, request), absl::OkStatus());
 }
@@ -120,7 +140,9 @@ std::vector<BadCase> BadCases() {
        [](Request& r) {
          r.sampling.bad_words = {{1}, {2}, {3}};
        }},
-      {"sampling.bad_words[1]", "got 0", "64",
+      {"sampling.bad_words[0]", "got 6", "5",
+       [](Request& r) { r.sampling.bad_words = {std::vector<int32_t>(6, 1)}; }},
+      {"sampling.bad_words[1]", "got 0", "5",
        [](Request& r) {
          r.sampling.bad_words = {{1}, {}};
        }},
@@ -142,6 +164,7 @@ std::vector<BadCase> BadCases() {
        }},
       {"stop.strings[0]", "9 bytes", "8", [](Request& r) { r.stop.strings = {"123456789"}; }},
       {"stop.strings[0]", "not UTF-8", "UTF-8", [](Request& r) { r.stop.strings = {"\xff"}; }},
+      {"stop.token_ids", "4 entries", "3", [](Request& r) { r.stop.token_ids.assign(4, 1); }},
       {"stop.token_ids[0]", "-5", "999", [](Request& r) { r.stop.token_ids = {-5}; }},
       {"output.top_logprobs", "21", "20", [](Request& r) { r.output.top_logprobs = 21; }},
       {"output.top_logprobs", "-1", "20", [](Request& r) { r.output.top_logprobs = -1; }},

@@ -173,7 +173,7 @@ TEST_F(ConvertTest, EveryInvalidFieldIsNamedByItsPath) {
       {"sampling.bad_words[1]",
        [](auto& m) {
          m.mutable_sampling()->add_bad_words("x");
-         m.mutable_sampling()->add_bad_words(std::string(101, 'y'));
+         m.mutable_sampling()->add_bad_words(std::string(64, 'y'));  // 65 after a space
        }},
       {"sampling.bad_words",
        [](auto& m) {
