@@ -43,7 +43,8 @@ EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& obse
       scheduler_({.options = options_,
                   .num_blocks = static_cast<int32_t>(memory_plan_.num_kv_blocks),
                   .block_tokens = parts.block_tokens,
-                  .eos_token_ids = model_.eos_token_ids}),
+                  .eos_token_ids = model_.eos_token_ids,
+                  .hash_seed = std::random_device{}()}),
       seeds_(std::random_device{}()),
       last_step_(clock.Now()) {
   Publish();
@@ -142,6 +143,7 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
   step_stats_.duration_seconds = ToSeconds(step.end - step.begin);
   step_stats_.num_prefill_tokens = step.plan->num_prefill_tokens;
   step_stats_.num_decode_tokens = step.plan->num_decode_tokens;
+  step_stats_.num_cached_prompt_tokens = scheduler_.num_cached_prompt_tokens();
   step_stats_.num_running = scheduler_.num_running();
   step_stats_.num_waiting = scheduler_.num_waiting();
   step_stats_.num_waiting_tokens = scheduler_.num_waiting_tokens();

@@ -48,7 +48,7 @@ std::optional<absl::Status> RequestStream::Deliver(const SequenceUpdate& update,
                                                    StepObserver& observer) {
   if (!update.status.ok()) return update.status;
   CountRoutes(update, *step.result);
-  const bool reader_is_there = PushStarted(step) && PushPrompt(update, step) &&
+  const bool reader_is_there = PushStarted(update, step) && PushPrompt(update, step) &&
                                PushToken(update, step, observer) && PushFinished(update, step);
   if (!reader_is_there) return absl::CancelledError("the reader is gone or too slow");
   if (finish_reason_.has_value()) return absl::OkStatus();
@@ -64,11 +64,12 @@ void RequestStream::Close(absl::Status status, TimePoint now) {
   sink_->Close(std::move(status));
 }
 
-bool RequestStream::PushStarted(const FinishedStep& step) {
+bool RequestStream::PushStarted(const SequenceUpdate& update, const FinishedStep& step) {
   if (started_) return true;
   started_ = true;
   stats_.queue_seconds = ToSeconds(step.begin - submitted_);
-  StartedEvent event{.num_prompt_tokens = stats_.num_prompt_tokens};
+  StartedEvent event{.num_prompt_tokens = stats_.num_prompt_tokens,
+                     .num_cached_prompt_tokens = update.num_cached_prompt_tokens};
   if (request_->output.token_ids) event.prompt_token_ids = request_->prompt_ids;
   return sink_->Push(std::move(event));
 }

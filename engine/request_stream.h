@@ -63,7 +63,7 @@ class RequestStream {
   const RequestStats& stats() const { return stats_; }  // complete after Close
 
  private:
-  bool PushStarted(const FinishedStep& step);
+  bool PushStarted(const SequenceUpdate& update, const FinishedStep& step);
   bool PushPrompt(const SequenceUpdate& update, const FinishedStep& step);
   bool PushToken(const SequenceUpdate& update, const FinishedStep& step, StepObserver& observer);
   bool PushFinished(const SequenceUpdate& update, const FinishedStep& step);

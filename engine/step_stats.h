@@ -22,7 +22,8 @@ struct StepStats {
   double duration_seconds = 0;
   int32_t num_prefill_tokens = 0;
   int32_t num_decode_tokens = 0;
-  int32_t num_running = 0;  // sequences, after the step
+  int64_t num_cached_prompt_tokens = 0;  // not computed: the cache had them
+  int32_t num_running = 0;               // sequences, after the step
   int32_t num_waiting = 0;
   int64_t num_waiting_tokens = 0;
   int64_t num_kv_blocks_used = 0;

@@ -9,6 +9,17 @@
 namespace gatehouse {
 namespace {
 
+// No two pairs of tenant and salt give one scope: the length tells where the name ends.
+std::string CacheScopeOf(const Request& request) {
+  const std::string tenant = request.tenant == nullptr ? Tenant{}.name : request.tenant->name;
+  return absl::StrFormat("%d:%s%s", tenant.size(), tenant, request.cache_salt);
+}
+
+// What comes out tells of each row of the prompt: then each is computed.
+bool WantsEveryRow(const OutputParams& output) {
+  return output.prompt_logprobs.has_value() || output.routed_experts || output.moe_report;
+}
+
 bool Contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -17,12 +28,10 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
 
 Scheduler::Scheduler(const SchedulerSetup& setup)
     : options_(setup.options),
-      block_tokens_(setup.block_tokens),
       max_running_(MaxRunning(setup.options)),
       eos_token_ids_(setup.eos_token_ids),
-      pool_(setup.num_blocks),
+      blocks_(setup.num_blocks, setup.block_tokens, setup.hash_seed),
       prefill_budget_(setup.options.max_step_ms) {
-  GATEHOUSE_CHECK(block_tokens_ >= 1) << "block_tokens " << block_tokens_;
   GATEHOUSE_CHECK(options_.max_step_tokens >= 1) << "max_step_tokens " << options_.max_step_tokens;
 }
 
@@ -41,7 +50,9 @@ void Scheduler::Add(SequenceId id, std::shared_ptr<const Request> request, TimeP
   // Once and for all: plans point into these.
   sequence->tokens.reserve(most_tokens);
   sequence->tokens.assign(request->prompt_ids.begin(), request->prompt_ids.end());
-  sequence->block_ids.reserve(BlocksFor(most_tokens));
+  sequence->block_ids.reserve(blocks_.BlocksFor(most_tokens));
+  sequence->cache_scope = CacheScopeOf(*request);
+  sequence->wants_every_row = WantsEveryRow(request->output);
   if (request->deadline != kNoDeadline) deadlines_.insert({request->deadline, id});
   sequence->request = std::move(request);
   waiting_.insert(sequence.get());
@@ -79,6 +90,7 @@ const StepPlan& Scheduler::Plan() {
   plan_.num_decode_tokens = 0;
   planned_.clear();
   num_preemptions_ = 0;
+  num_cached_prompt_tokens_ = 0;
 
   StartWaiting();
   PlanDecodes();
@@ -88,25 +100,36 @@ const StepPlan& Scheduler::Plan() {
   return plan_;
 }
 
-// A sequence starts when all its tokens will fit beside what the running ones still need for
-// theirs, and one more block for each of them: else it would soon be preempted.
 void Scheduler::StartWaiting() {
   if (waiting_.empty() || num_running() >= max_running_) return;
   int64_t num_promised = 0;
   for (const Sequence* sequence : running_) {
-    num_promised +=
-        BlocksFor(sequence->num_tokens()) - static_cast<int64_t>(sequence->block_ids.size());
+    num_promised += blocks_.BlocksFor(sequence->num_tokens()) -
+                    static_cast<int64_t>(sequence->block_ids.size());
   }
-  while (!waiting_.empty() && num_running() < max_running_) {
-    Sequence* const next = *waiting_.begin();
-    const int32_t num_needed = BlocksFor(next->num_tokens());
-    const int64_t num_wanted = num_promised + num_needed + num_running();
-    if (!running_.empty() && pool_.num_free() < num_wanted) return;
-    num_promised += num_needed;
-    num_waiting_tokens_ -= next->num_tokens();
-    waiting_.erase(waiting_.begin());
-    running_.insert(std::upper_bound(running_.begin(), running_.end(), next, RunsBefore()), next);
+  while (!waiting_.empty() && num_running() < max_running_ && StartNext(num_promised)) {
   }
+}
+
+// A sequence starts when all its tokens will fit beside what the running ones still need for
+// theirs, and one more block for each of them: else it would soon be preempted.
+bool Scheduler::StartNext(int64_t& num_promised) {
+  Sequence* const next = *waiting_.begin();
+  const int64_t num_kept_free = running_.empty() ? 0 : num_promised + num_running();
+  // It needs one at least: this spares the look into the cache while memory is full.
+  if (block_pool().num_free() < num_kept_free + 1) return false;
+  blocks_.Reuse(*next);
+  const int64_t num_missing =
+      blocks_.BlocksFor(next->num_tokens()) - static_cast<int64_t>(next->block_ids.size());
+  if (!running_.empty() && block_pool().num_free() < num_kept_free + num_missing) {
+    blocks_.Free(*next);
+    return false;
+  }
+  num_promised += num_missing;
+  num_waiting_tokens_ -= next->num_tokens();
+  waiting_.erase(waiting_.begin());
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), next, RunsBefore()), next);
+  return true;
 }
 
 // Victims of a preemption are younger, so they stand behind the index: it stays right.
@@ -124,6 +147,7 @@ void Scheduler::PlanPrefills() {
   for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
     Sequence& sequence = *running_[i];
     if (sequence.in_plan || sequence.decoding()) continue;
+    blocks_.Reuse(sequence);  // what others have computed since it started
     const int32_t num_rows = MakeRoom(sequence, std::min(sequence.num_uncomputed(), budget));
     if (num_rows == 0) continue;
     AppendSpan(sequence, num_rows);
@@ -136,6 +160,11 @@ void Scheduler::AppendSpan(Sequence& sequence, int32_t num_rows) {
   const int32_t first_row = plan_.num_rows();
   const int32_t first_position = sequence.num_computed;
   const int32_t end_position = first_position + num_rows;
+  if (sequence.num_cached_prompt_tokens < 0) {
+    sequence.num_cached_prompt_tokens = first_position;
+    num_cached_prompt_tokens_ += first_position;
+  }
+  sequence.num_seen = std::max(sequence.num_seen, first_position);
   const auto first_logit_row = static_cast<int32_t>(plan_.logit_rows.size());
   const auto first_token = sequence.tokens.begin() + first_position;
   plan_.token_ids.insert(plan_.token_ids.end(), first_token, first_token + num_rows);
@@ -166,14 +195,11 @@ void Scheduler::AppendSpan(Sequence& sequence, int32_t num_rows) {
 }
 
 int32_t Scheduler::MakeRoom(Sequence& sequence, int32_t num_positions) {
-  const auto num_held = static_cast<int32_t>(sequence.block_ids.size());
-  const int32_t num_missing = BlocksFor(sequence.num_computed + num_positions) - num_held;
-  while (pool_.num_free() < num_missing && PreemptYoungerThan(sequence)) {
+  int32_t room = blocks_.Grow(sequence, num_positions);
+  while (room < num_positions && PreemptYoungerThan(sequence)) {
+    room = blocks_.Grow(sequence, num_positions);
   }
-  const int32_t num_taken = std::min(num_missing, pool_.num_free());
-  for (int32_t i = 0; i < num_taken; ++i) sequence.block_ids.push_back(pool_.Take());
-  const int32_t room = (num_held + num_taken) * block_tokens_ - sequence.num_computed;
-  return std::min(room, num_positions);
+  return room;
 }
 
 bool Scheduler::PreemptYoungerThan(const Sequence& sequence) {
@@ -181,8 +207,7 @@ bool Scheduler::PreemptYoungerThan(const Sequence& sequence) {
     Sequence* const victim = *it;
     // Rows of this step's plan stay; what holds nothing gives nothing.
     if (victim->in_plan || victim->block_ids.empty()) continue;
-    FreeBlocks(*victim);
-    victim->num_computed = 0;
+    blocks_.Free(*victim);
     ++victim->num_preemptions;
     ++num_preemptions_;
     running_.erase(std::next(it).base());
@@ -216,6 +241,7 @@ SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcom
   SequenceUpdate update{.sequence = sequence.id,
                         .status = StatusOfSpan(span_idx, outcome),
                         .num_generated_tokens = sequence.num_generated(),
+                        .num_cached_prompt_tokens = sequence.num_cached_prompt_tokens,
                         .num_preemptions = sequence.num_preemptions};
   sequence.in_plan = false;
   sequence.num_computed += span.num_rows;
@@ -229,6 +255,7 @@ SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcom
   update.first_logit_row = planned.first_logit_row;
   update.num_prompt_targets = planned.num_logit_rows;
   sequence.num_seen = std::max(sequence.num_seen, sequence.num_computed);
+  blocks_.Index(sequence);
   if (sequence.num_uncomputed() == 0) {
     --update.num_prompt_targets;
     update.sample_idx = planned.first_logit_row + planned.num_logit_rows - 1;
@@ -274,13 +301,8 @@ std::optional<FinishReason> Scheduler::AppendToken(Sequence& sequence, int32_t t
   return std::nullopt;
 }
 
-void Scheduler::FreeBlocks(Sequence& sequence) {
-  for (const int32_t block_id : sequence.block_ids) pool_.Release(block_id);
-  sequence.block_ids.clear();
-}
-
 void Scheduler::Erase(Sequence& sequence) {
-  FreeBlocks(sequence);
+  blocks_.Free(sequence);
   const auto position = std::lower_bound(running_.begin(), running_.end(), &sequence, RunsBefore());
   if (position != running_.end() && *position == &sequence) {
     running_.erase(position);
@@ -294,15 +316,18 @@ void Scheduler::Erase(Sequence& sequence) {
 
 absl::Status Scheduler::CheckInvariants() const {
   GATEHOUSE_CHECK(!in_flight_);
-  GATEHOUSE_RETURN_IF_ERROR(pool_.CheckInvariants());
-  int64_t num_held = 0;
+  GATEHOUSE_RETURN_IF_ERROR(blocks_.CheckInvariants());
+  int64_t num_held = 0, num_holders = 0;
   for (const auto& [id, sequence] : sequences_) {
     GATEHOUSE_RETURN_IF_ERROR(CheckSequence(*sequence));
     num_held += static_cast<int64_t>(sequence->block_ids.size());
   }
-  if (num_held != pool_.num_used()) {
+  for (int32_t id = 0; id < block_pool().num_blocks(); ++id) {
+    num_holders += block_pool().ref_count(id);
+  }
+  if (num_held != num_holders) {
     return absl::InternalError(
-        absl::StrFormat("sequences hold %d blocks, %d are used", num_held, pool_.num_used()));
+        absl::StrFormat("sequences hold %d blocks, holders counted %d", num_held, num_holders));
   }
   if (running_.size() + waiting_.size() != sequences_.size() || num_running() > max_running_ ||
       !std::is_sorted(running_.begin(), running_.end(), RunsBefore())) {
@@ -327,20 +352,12 @@ absl::Status Scheduler::CheckInvariants() const {
 
 absl::Status Scheduler::CheckSequence(const Sequence& sequence) const {
   if (sequence.in_plan || sequence.num_computed >= sequence.num_tokens() ||
-      sequence.num_computed > sequence.num_seen || sequence.num_seen >= sequence.num_tokens() ||
-      static_cast<int32_t>(sequence.block_ids.size()) != BlocksFor(sequence.num_computed)) {
-    return absl::InternalError(
-        absl::StrFormat("sequence %d: %d tokens, %d computed, %d seen, %d blocks", sequence.id,
-                        sequence.num_tokens(), sequence.num_computed, sequence.num_seen,
-                        sequence.block_ids.size()));
+      sequence.num_seen >= sequence.num_tokens()) {
+    return absl::InternalError(absl::StrFormat("sequence %d: %d tokens, %d computed, %d seen",
+                                               sequence.id, sequence.num_tokens(),
+                                               sequence.num_computed, sequence.num_seen));
   }
-  for (const int32_t block_id : sequence.block_ids) {
-    if (pool_.ref_count(block_id) != 1) {
-      return absl::InternalError(absl::StrFormat("sequence %d: block %d has %d holders",
-                                                 sequence.id, block_id, pool_.ref_count(block_id)));
-    }
-  }
-  return absl::OkStatus();
+  return blocks_.CheckSequence(sequence);
 }
 
 }  // namespace gatehouse

@@ -19,6 +19,9 @@
 //             in the plan loses its blocks to an older one, waits, and is computed again. A
 //             sequence never takes from an older one: it sits out. So the oldest always makes
 //             progress.
+//   Prefixes  full blocks that were computed are kept until their memory is needed. A sequence that
+//             begins with the same tokens, in the same tenant and salt, takes them over: a
+//             preempted one its own.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +34,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "engine/cache/block_pool.h"
 #include "engine/engine_config.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
+#include "engine/scheduler/block_tables.h"
 #include "engine/scheduler/prefill_budget.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
@@ -68,6 +71,7 @@ struct SequenceUpdate {
   int32_t num_prompt_targets = 0;
   int32_t sample_idx = -1;  // the generated token's entry, -1: none
   int32_t num_generated_tokens = 0;
+  int32_t num_cached_prompt_tokens = 0;
   int32_t num_preemptions = 0;
 };
 
@@ -76,6 +80,7 @@ struct SchedulerSetup {
   int32_t num_blocks = 0;
   int32_t block_tokens = 16;
   std::vector<int32_t> eos_token_ids;
+  uint64_t hash_seed = 0;  // of the prefix cache; changes no result
 };
 
 class Scheduler {
@@ -105,8 +110,12 @@ class Scheduler {
   int64_t num_waiting_tokens() const { return num_waiting_tokens_; }
   bool empty() const { return sequences_.empty(); }
   int32_t num_preemptions() const { return num_preemptions_; }  // by the last Plan
-  const BlockPool& block_pool() const { return pool_; }
-  int64_t max_sequence_tokens() const { return int64_t{pool_.num_blocks()} * block_tokens_; }
+  // Prompt tokens that the last Plan's sequences found in the cache when they started first.
+  int64_t num_cached_prompt_tokens() const { return num_cached_prompt_tokens_; }
+  const BlockPool& block_pool() const { return blocks_.pool(); }
+  int64_t max_sequence_tokens() const {
+    return int64_t{block_pool().num_blocks()} * blocks_.block_tokens();
+  }
 
   // Every block is accounted for and every sequence stands in one place: INTERNAL names the first
   // fault. O(blocks). Between Commit and Plan only.
@@ -120,6 +129,7 @@ class Scheduler {
   };
 
   void StartWaiting();
+  bool StartNext(int64_t& num_promised);
   void PlanDecodes();
   void PlanPrefills();
   void AppendSpan(Sequence& sequence, int32_t num_rows);
@@ -132,19 +142,14 @@ class Scheduler {
   absl::Status StatusOfSpan(int32_t span_idx, const StepOutcome& outcome) const;
   std::optional<FinishReason> AppendToken(Sequence& sequence, int32_t token_id) const;
 
-  void FreeBlocks(Sequence& sequence);
   void Erase(Sequence& sequence);
   absl::Status CheckSequence(const Sequence& sequence) const;
-  int32_t BlocksFor(int64_t num_positions) const {
-    return static_cast<int32_t>((num_positions + block_tokens_ - 1) / block_tokens_);
-  }
 
   const SchedulerOptions options_;
-  const int32_t block_tokens_;
   const int32_t max_running_;
   const std::vector<int32_t> eos_token_ids_;
 
-  BlockPool pool_;
+  BlockTables blocks_;
   PrefillBudget prefill_budget_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;                        // by turn
@@ -155,6 +160,7 @@ class Scheduler {
   // Of the plan in flight; the buffers are kept from step to step.
   bool in_flight_ = false;
   int32_t num_preemptions_ = 0;
+  int64_t num_cached_prompt_tokens_ = 0;
   StepPlan plan_;
   std::vector<PlannedSpan> planned_;  // [plan_.spans.size()]
   std::vector<SequenceUpdate> updates_;

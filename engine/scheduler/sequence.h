@@ -5,13 +5,16 @@
 //              in cache   | rows of the next steps, the last of which yields a new token
 //
 // A preempted sequence goes back to num_computed 0 and keeps its tokens: what was generated is
-// recomputed as if it were prompt, and num_seen says what was reported before.
+// recomputed as if it were prompt, or found in the cache again, and num_seen says what was reported
+// before.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "engine/cache/prefix_index.h"
 #include "engine/request/request.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/base/clock.h"
@@ -28,9 +31,17 @@ struct Sequence {
   std::vector<int32_t> block_ids;  // [ceil(num_computed / block_tokens)] between two steps
   int32_t num_prompt_tokens = 0;
   int32_t num_computed = 0;  // leading positions whose keys and values the cache holds
-  int32_t num_seen = 0;      // leading positions that some step has computed, >= num_computed
+  int32_t num_seen = 0;      // leading positions that need not be reported any more
   int32_t num_preemptions = 0;
   bool in_plan = false;
+
+  // For BlockTables.
+  std::string cache_scope;       // tenant and salt: who may share its blocks
+  bool wants_every_row = false;  // its results tell of every row: none is taken from the cache
+  int32_t num_reused = 0;        // leading positions taken from the cache since it started
+  int32_t num_indexed_blocks = 0;
+  ContentId last_content = kNoContent;    // of the last of them
+  int32_t num_cached_prompt_tokens = -1;  // found there when it ran first; -1: it has not
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_generated() const { return num_tokens() - num_prompt_tokens; }

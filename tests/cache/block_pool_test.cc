@@ -42,6 +42,29 @@ TEST(BlockPoolTest, TakesTheBlockFreedLastFirst) {
   EXPECT_EQ(pool.Take(), warm);
 }
 
+TEST(BlockPoolTest, TakesRetiredBlocksLastAndTheLongestRetiredFirst) {
+  BlockPool pool(4);
+  for (int i = 0; i < 4; ++i) pool.Take();
+  pool.Retire(2);
+  pool.Retire(0);
+  pool.Release(1);
+  EXPECT_EQ(pool.Take(), 1);
+  EXPECT_EQ(pool.Take(), 2);
+  EXPECT_EQ(pool.Take(), 0);
+}
+
+TEST(BlockPoolTest, GivesAFreeBlockANewHolderFromTheMiddleOfTheLine) {
+  BlockPool pool(3);
+  for (int i = 0; i < 3; ++i) pool.Take();
+  for (int i = 0; i < 3; ++i) pool.Retire(i);
+  pool.Share(1);
+  EXPECT_EQ(pool.ref_count(1), 1);
+  EXPECT_EQ(pool.num_free(), 2);
+  EXPECT_TRUE(pool.CheckInvariants().ok());
+  EXPECT_EQ(pool.Take(), 0);
+  EXPECT_EQ(pool.Take(), 2);
+}
+
 // The oracle is a map from id to number of holders.
 TEST(BlockPoolTest, AgreesWithAMapUnderRandomUse) {
   constexpr int kSeed = 7;
@@ -57,11 +80,12 @@ TEST(BlockPoolTest, AgreesWithAMapUnderRandomUse) {
       const int32_t block_id = pool.Take();
       ASSERT_EQ(holders.count(block_id), 0u) << "step " << step << " seed " << kSeed;
       holders[block_id] = 1;
-    } else if (choice == 1 && !holders.empty()) {
-      pool.Share(any->first);
-      ++any->second;
+    } else if (choice == 1) {
+      const int32_t block_id = static_cast<int32_t>(random() % kNumBlocks);  // held or free
+      pool.Share(block_id);
+      ++holders[block_id];
     } else if (!holders.empty()) {
-      pool.Release(any->first);
+      random() % 2 == 0 ? pool.Release(any->first) : pool.Retire(any->first);
       if (--any->second == 0) holders.erase(any);
     }
     ASSERT_EQ(pool.num_used(), static_cast<int32_t>(holders.size()));
@@ -73,7 +97,7 @@ TEST(BlockPoolTest, AgreesWithAMapUnderRandomUse) {
 TEST(BlockPoolDeathTest, AbortsWhenTheCallerIsWrong) {
   BlockPool pool(1);
   EXPECT_DEATH(pool.Release(0), "block 0 is free");
-  EXPECT_DEATH(pool.Share(0), "block 0 is free");
+  EXPECT_DEATH(pool.Retire(0), "block 0 is free");
   EXPECT_DEATH(pool.ref_count(1), "block 1");
   pool.Take();
   EXPECT_DEATH(pool.Take(), "all 1 blocks are held");

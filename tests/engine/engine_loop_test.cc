@@ -114,6 +114,50 @@ TEST(EngineLoopTest, ReportsThePromptInOrderAcrossChunks) {
   EXPECT_EQ(seen, request.prompt_ids);
 }
 
+TEST(EngineLoopTest, TellsHowMuchOfThePromptTheCacheHad) {
+  EngineHarness harness({.worker = {.num_blocks = 64, .block_tokens = 4}});
+  const Request request = HarnessRequest(10, 4);
+  const auto cold = harness.Start(request);
+  EXPECT_EQ(cold->WaitForClose(), absl::OkStatus());
+  const auto warm = harness.Start(request);
+  EXPECT_EQ(warm->WaitForClose(), absl::OkStatus());
+  EXPECT_EQ(cold->EventsOf<StartedEvent>().at(0).num_cached_prompt_tokens, 0);
+  EXPECT_EQ(warm->EventsOf<StartedEvent>().at(0).num_cached_prompt_tokens, 8);
+  EXPECT_EQ(warm->token_ids(), cold->token_ids());
+  int64_t num_cached = 0, num_computed = 0;
+  for (const StepStats& step : harness.observer().steps()) {
+    num_cached += step.num_cached_prompt_tokens;
+    num_computed += step.num_prefill_tokens;
+  }
+  EXPECT_EQ(num_cached, 8);
+  EXPECT_EQ(num_computed, 10 + 2);
+}
+
+// What tells of every row of the prompt needs every row: a warm cache must not change a result.
+TEST(EngineLoopTest, ComputesAWarmPromptAgainWhenItsRowsAreAskedFor) {
+  EngineHarness harness({.worker = {.num_blocks = 64, .block_tokens = 4, .num_moe_layers = 2}});
+  const Request plain = HarnessRequest(10, 4);
+  EXPECT_EQ(harness.Start(plain)->WaitForClose(), absl::OkStatus());
+  Request logprobs = plain, routes = plain, report = plain;
+  logprobs.output.prompt_logprobs = 0;
+  routes.output.routed_experts = true;
+  report.output.moe_report = true;
+  for (const Request& request : {logprobs, routes, report}) {
+    const auto sink = harness.Start(request);
+    EXPECT_EQ(sink->WaitForClose(), absl::OkStatus());
+    EXPECT_EQ(sink->EventsOf<StartedEvent>().at(0).num_cached_prompt_tokens, 0);
+    size_t num_prompt_tokens = 0;
+    for (const auto& prompt : sink->EventsOf<PromptEvent>()) {
+      num_prompt_tokens += prompt.tokens.size();
+    }
+    EXPECT_EQ(num_prompt_tokens, request.output.moe_report ? 0u : 10u);
+    const auto moe_report = sink->EventsOf<FinishedEvent>().at(0).moe_report;
+    if (moe_report.has_value()) {
+      EXPECT_EQ(moe_report->num_assignments, 13 * 2 * 2);
+    }
+  }
+}
+
 TEST(EngineLoopTest, RoutesOfAGeneratedTokenAreThoseOfTheRowBefore) {
   EngineHarness harness({});
   Request request = HarnessRequest(6, 5);
@@ -137,7 +181,7 @@ TEST(EngineLoopTest, CountsEveryRowOnceInTheMoeReport) {
                                     .before_step = StepsBehind(gate, 0)}});
   Request request = HarnessRequest(4, 12, 1);
   request.output.moe_report = true;
-  const auto first = harness.Start(request), second = harness.Start(request);
+  const auto first = harness.Start(HarnessRequest(4, 12, 2)), second = harness.Start(request);
   gate.Open();
   EXPECT_EQ(first->WaitForClose(), absl::OkStatus());
   EXPECT_EQ(second->WaitForClose(), absl::OkStatus());

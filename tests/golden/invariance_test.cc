@@ -125,6 +125,28 @@ INSTANTIATE_TEST_SUITE_P(Settings, InvarianceTest,
                                                  .num_companions = 31}),
                          [](const auto& info) { return info.param.name; });
 
+// Warm: the cache holds what another request and then this one have computed.
+TEST(PrefixCacheTest, AWarmRequestGivesTheSameBitsAsACold) {
+  Request plain = Probe();  // nothing that tells of prompt rows, so that they need not be computed
+  plain.output = {.top_logprobs = 3};
+  Request beginning = plain;
+  beginning.prompt_ids.resize(50);
+  const auto new_runner = [] {
+    return *EngineRunner::Create({.model_dir = kModelDir, .num_threads = 2});
+  };
+  const auto cold = new_runner()->Run({plain})[0];
+  const Trace cold_probe = TraceOf(*new_runner()->Run({Probe()})[0]);
+  const auto runner = new_runner();
+  runner->Run({beginning});
+  const auto half_warm = runner->Run({plain})[0], warm = runner->Run({plain})[0];
+  EXPECT_EQ(half_warm->started->num_cached_prompt_tokens, 48);
+  EXPECT_EQ(warm->started->num_cached_prompt_tokens, 64);
+  EXPECT_EQ(TraceOf(*cold).logprobs.size(), 40u);
+  EXPECT_EQ(TraceOf(*half_warm), TraceOf(*cold));
+  EXPECT_EQ(TraceOf(*warm), TraceOf(*cold));
+  EXPECT_EQ(TraceOf(*runner->Run({Probe()})[0]), cold_probe);  // with what tells of prompt rows
+}
+
 TEST(PreemptionTest, ARecomputedRequestGivesTheSameBitsAsAlone) {
   const Trace alone = RunProbe({.name = "alone"});
   // Room for two sequences of 256 tokens: 6 layers, keys and values of 4 heads of 32 floats.

@@ -21,6 +21,7 @@ MODULES = {  # path prefix -> module
     "engine/tokenizer/": "tokenizer",
     "engine/cache/": "cache",
     "engine/cache/block_pool": "block pool",
+    "engine/cache/prefix_index": "block pool",
     "engine/scheduler/": "scheduler",
     "engine/scheduler/step_plan": "step plan",
     "engine/moe/": "moe",

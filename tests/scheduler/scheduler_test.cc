@@ -38,6 +38,7 @@ struct Generated {
   absl::Status status;
   bool ended = false;
   int32_t num_preemptions = 0;
+  int32_t num_cached_prompt_tokens = 0;
 };
 
 // A scheduler and a fake device, driven step by step; the invariants are checked after each.
@@ -98,6 +99,7 @@ class SchedulerHarness {
     of.finish_reason = update.finish_reason;
     of.ended = !update.status.ok() || update.finish_reason.has_value();
     of.num_preemptions = update.num_preemptions;
+    of.num_cached_prompt_tokens = update.num_cached_prompt_tokens;
     for (int32_t i = 0; i < update.num_new_rows; ++i) {
       const bool is_new = of.new_positions.insert(update.first_new_position + i).second;
       EXPECT_TRUE(is_new) << "position " << update.first_new_position + i << " reported twice";
@@ -287,6 +289,116 @@ TEST(SchedulerTest, ReportsEveryPromptTokenOnceUnderChunksAndPreemption) {
   EXPECT_GT(num_preemptions, 0) << "the case must preempt to mean something";
 }
 
+TEST(SchedulerTest, TakesOverWhatTheCacheHasOfAPrompt) {
+  SchedulerHarness harness(SetupOf({}, 16));
+  const Request request = RequestOf(40, 5);
+  const SequenceId cold = harness.Add(request);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0);
+  Request longer = request;  // a second turn: what was said, and more
+  const std::vector<int32_t> generated = ExpectedTokens(request);
+  longer.prompt_ids.insert(longer.prompt_ids.end(), generated.begin(), generated.end());
+  longer.prompt_ids.insert(longer.prompt_ids.end(), 20, 7);
+  const SequenceId warm = harness.Add(request), next_turn = harness.Add(longer);
+  harness.Step();
+  EXPECT_EQ(harness.last_plan().num_prefill_tokens, 8 + 33);
+  EXPECT_EQ(harness.last_plan().spans[0].block_ids[1], harness.last_plan().spans[1].block_ids[1]);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(cold).num_cached_prompt_tokens, 0);
+  EXPECT_EQ(harness.of(warm).num_cached_prompt_tokens, 32);
+  EXPECT_EQ(harness.of(next_turn).num_cached_prompt_tokens, 32);
+  EXPECT_EQ(harness.of(warm).tokens, generated);
+  EXPECT_EQ(harness.of(next_turn).tokens, ExpectedTokens(longer));
+}
+
+TEST(SchedulerTest, ComputesTheLastTokenOfAPromptThatIsWhollyInTheCache) {
+  SchedulerHarness harness(SetupOf({}, 16));
+  const Request request = RequestOf(32, 3);
+  harness.Add(request);
+  harness.RunToTheEnd();
+  const SequenceId warm = harness.Add(request);
+  harness.Step();
+  EXPECT_EQ(harness.last_plan().num_prefill_tokens, 16);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(warm).num_cached_prompt_tokens, 16);
+  EXPECT_EQ(harness.of(warm).tokens, ExpectedTokens(request));
+}
+
+// The second one's turn to compute comes when the first has done the common part.
+TEST(SchedulerTest, TakesOverWhatANeighbourComputedWhileItWaitedForItsTurn) {
+  SchedulerHarness harness(SetupOf({.max_step_tokens = 64}, 16));
+  const Request request = RequestOf(64, 3);
+  const SequenceId first = harness.Add(request, 0), second = harness.Add(request, 1);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(first).num_cached_prompt_tokens, 0);
+  EXPECT_EQ(harness.of(second).num_cached_prompt_tokens, 48);
+  EXPECT_EQ(harness.of(second).tokens, ExpectedTokens(request));
+}
+
+TEST(SchedulerTest, TwoThatComputedTheSameKeepOneCopy) {
+  SchedulerHarness harness(SetupOf({}, 16));
+  const Request request = RequestOf(32, 3);
+  const SequenceId first = harness.Add(request, 0), second = harness.Add(request, 1);
+  harness.Step();
+  EXPECT_EQ(harness.last_plan().num_prefill_tokens, 64);
+  EXPECT_EQ(harness.scheduler().block_pool().num_used(), 2);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(first).tokens, ExpectedTokens(request));
+  EXPECT_EQ(harness.of(second).tokens, ExpectedTokens(request));
+}
+
+TEST(SchedulerTest, SharesNothingBetweenTenantsOrSalts) {
+  SchedulerHarness harness(SetupOf({}, 64));
+  Request base = RequestOf(40, 2), other_salt = base, other_tenant = base;
+  // The same bytes when name and salt are put together.
+  base.tenant = std::make_shared<const Tenant>(Tenant{.name = "ab"});
+  base.cache_salt = "c";
+  other_salt.tenant = base.tenant;
+  other_salt.cache_salt = "d";
+  other_tenant.tenant = std::make_shared<const Tenant>(Tenant{.name = "a"});
+  other_tenant.cache_salt = "bc";
+  harness.Add(base);
+  harness.RunToTheEnd();
+  std::vector<int32_t> num_cached;
+  for (const Request& request : {base, other_salt, other_tenant}) {
+    const SequenceId id = harness.Add(request);
+    harness.RunToTheEnd();
+    num_cached.push_back(harness.of(id).num_cached_prompt_tokens);
+  }
+  EXPECT_THAT(num_cached, ElementsAre(32, 0, 0));
+}
+
+TEST(SchedulerTest, EvictsWhatWasUsedLongestAgoAndThePrefixLast) {
+  SchedulerHarness harness(SetupOf({}, 8));
+  const Request a = RequestOf(49, 1, 1), b = RequestOf(49, 1, 2);
+  harness.Add(a);
+  harness.RunToTheEnd();  // three blocks of a, then three of b
+  harness.Add(b);
+  harness.RunToTheEnd();
+  harness.Add(RequestOf(49, 1, 3));  // two blocks are free, two of a's must go: its last ones
+  harness.RunToTheEnd();
+  const SequenceId b_again = harness.Add(b);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(b_again).num_cached_prompt_tokens, 48);
+  const SequenceId a_again = harness.Add(a);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(a_again).num_cached_prompt_tokens, 16);
+}
+
+TEST(SchedulerTest, APreemptedSequenceFindsItsOwnBlocksAgain) {
+  SchedulerHarness harness(SetupOf({}, 8));
+  const Request old_request = RequestOf(10, 70, 1), young_request = RequestOf(10, 70, 2);
+  harness.Add(old_request, 0);
+  const SequenceId young = harness.Add(young_request, 1);
+  int64_t num_rows = 0;
+  while (harness.Step()) num_rows += harness.last_plan().num_rows();
+  EXPECT_EQ(harness.of(young).num_preemptions, 1);
+  EXPECT_EQ(harness.of(young).tokens, ExpectedTokens(young_request));
+  // 79 rows each; without the cache some 60 of the younger's would have been computed twice.
+  EXPECT_GE(num_rows, 2 * 79);
+  EXPECT_LT(num_rows, 2 * 79 + 40);
+}
+
 TEST(SchedulerTest, StopsByItsRules) {
   const Request base = RequestOf(8, 10);
   const std::vector<int32_t> expected = ExpectedTokens(base);
@@ -414,7 +526,9 @@ TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
       if (step < 400 && requests.size() < 25 && uniform(0, 3) == 0) {
         const int num_prompt_tokens = uniform(1, most - 1);
         Request request =
-            RequestOf(num_prompt_tokens, uniform(1, std::min(60, most - num_prompt_tokens)), step);
+            RequestOf(num_prompt_tokens, uniform(1, std::min(60, most - num_prompt_tokens)),
+                      uniform(1, 4));  // few contents, so that many prompts begin alike
+        if (uniform(0, 2) == 0) request.cache_salt = "salt";
         request.priority = static_cast<Priority>(uniform(0, 2));
         requests[harness.Add(request, step)] = request;
       }
