@@ -24,6 +24,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/buffer.h"
+#include "kernels/kv_type.h"
 #include "kernels/tensor.h"
 #include "kernels/weight_format.h"
 
@@ -76,6 +77,11 @@ struct KvShape {
   int num_kv_heads = 0;
   int head_dim = 0;
   int block_tokens = 0;  // 16
+  KvType type = KvType::kF32;
+  // > 0: values are the first so many channels of the keys and are not stored a second time.
+  int value_prefix = 0;
+
+  int value_dim() const { return value_prefix > 0 ? value_prefix : head_dim; }
 };
 struct KvLayerView {
   void* data = nullptr;  // num_blocks * KvBlockBytes(shape)
@@ -104,6 +110,13 @@ struct GemmArgs {                         // out[r] = x[row_ids[r]] * weights^T 
   MatrixView<float> out;                  // [num_rows, num_outputs]
 };
 
+struct HeadGemmArgs {  // a matrix for each head: out[r] of head h = x[r] of head h * weights[h]^T
+  MatrixView<const float> x;  // [num_rows, num_heads * any]: the first num_inputs channels of each
+                              // head are read
+  std::span<const std::unique_ptr<PackedMatrix>> weights;  // host [num_heads], of one shape
+  MatrixView<float> out;  // [num_rows, num_heads * any]: the first num_outputs are written
+};
+
 // Rotation of the first rotary_dim channels of each head by halves (channel i with i + rotary_dim /
 // 2), as in Hugging Face's rotate_half.
 struct RopeTable {
@@ -111,6 +124,8 @@ struct RopeTable {
       nullptr;  // [num_positions, rotary_dim]: rotary_dim/2 cosines, then as many sines
   int64_t num_positions = 0;
   int rotary_dim = 0;
+
+  const float* row(int64_t position) const { return cos_sin + position * rotary_dim; }
 };
 
 struct QkvToCacheArgs {  // norm q and k per head, rotate, keep q in place, write k and v to the
@@ -125,13 +140,28 @@ struct QkvToCacheArgs {  // norm q and k per head, rotate, keep q in place, writ
   KvLayerView kv;
 };
 
+// Multi-head latent attention: keys and values of all heads are one latent vector a token, and a
+// head's own part lies in the queries ("absorbed").
+struct LatentToCacheArgs {      // norm and rotate the latent, write it to the cache, and rotate the
+                                // ends of the q heads into the absorbed ones
+  MatrixView<float> latent;     // [num_rows, head_dim]: value_dim channels to norm, the rest rotate
+  const float* norm = nullptr;  // [value_dim]
+  float norm_eps = 0;
+  int num_heads = 0;
+  // [num_rows, num_heads * any]: the last rope.rotary_dim channels of each head are read.
+  MatrixView<const float> q;
+  MatrixView<float> absorbed_q;  // [num_rows, num_heads * head_dim]: likewise written
+  RopeTable rope;                // rotary_dim = head_dim - value_dim
+  KvLayerView kv;                // one kv head
+};
+
 struct AttentionArgs {  // causal, over the cache, which holds this step's keys and values already
   MatrixView<const float> q;  // [num_rows, num_heads * head_dim] (a column range of qkv)
   int num_heads =
       0;  // a multiple of kv.shape.num_kv_heads; query head h reads kv head h / (heads / kv heads)
   float scale = 0;
   KvLayerView kv;
-  MatrixView<float> out;  // [num_rows, num_heads * head_dim]
+  MatrixView<float> out;  // [num_rows, num_heads * kv.shape.value_dim()]
 };
 
 enum class GateScore {  // P of rule R4
@@ -265,7 +295,9 @@ class Backend {
   virtual void Embed(const EmbedArgs& args) = 0;
   virtual void RmsNorm(const RmsNormArgs& args) = 0;
   virtual void Gemm(const GemmArgs& args) = 0;
+  virtual void HeadGemm(const HeadGemmArgs& args) = 0;
   virtual void QkvToCache(const QkvToCacheArgs& args) = 0;
+  virtual void LatentToCache(const LatentToCacheArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   virtual void GateTopK(const GateTopKArgs& args) = 0;
   virtual void ExpertFfn(const ExpertFfnArgs& args) = 0;

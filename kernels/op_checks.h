@@ -35,9 +35,11 @@ inline void CheckLayout(const BatchLayout& layout) {
 
 inline void CheckKv(const KvLayerView& kv, const BatchLayout& layout) {
   const KvShape& shape = kv.shape;
-  GATEHOUSE_CHECK(shape.num_kv_heads >= 1 && shape.head_dim >= 2 && shape.head_dim % 2 == 0 &&
-                  shape.block_tokens >= 8 && shape.block_tokens % 8 == 0)
+  GATEHOUSE_CHECK(shape.num_kv_heads >= 1 && shape.head_dim >= 1 && shape.block_tokens >= 8 &&
+                  shape.block_tokens % 8 == 0)
       << shape.num_kv_heads << " " << shape.head_dim << " " << shape.block_tokens;
+  GATEHOUSE_CHECK(shape.value_prefix >= 0 && shape.value_prefix <= shape.head_dim)
+      << shape.value_prefix;
   for (const SequenceSpan& sequence : layout.sequences) {
     const int64_t num_tokens = int64_t{sequence.first_position} + sequence.num_rows;
     const int64_t num_blocks = (num_tokens + shape.block_tokens - 1) / shape.block_tokens;
@@ -97,18 +99,52 @@ inline void CheckArgs(const ExpertFfnArgs& args) {
   CheckRowIds(args.groups.row_ids, args.x.num_rows);
 }
 
+inline void CheckRope(const RopeTable& rope, int head_dim, const BatchLayout& layout) {
+  GATEHOUSE_CHECK(rope.rotary_dim >= 0 && rope.rotary_dim <= head_dim && rope.rotary_dim % 2 == 0)
+      << rope.rotary_dim;
+  for (const int32_t position : layout.positions) {
+    GATEHOUSE_CHECK(position >= 0 && (rope.rotary_dim == 0 || position < rope.num_positions))
+        << position << " of " << rope.num_positions;
+  }
+}
+
 inline void CheckArgs(const QkvToCacheArgs& args, const BatchLayout& layout) {
   const KvShape& shape = args.kv.shape;
   CheckKv(args.kv, layout);
   CheckView(args.qkv, static_cast<int64_t>(layout.positions.size()),
             int64_t{args.num_heads + 2 * shape.num_kv_heads} * shape.head_dim);
-  const RopeTable& rope = args.rope;
-  GATEHOUSE_CHECK(rope.rotary_dim >= 0 && rope.rotary_dim <= shape.head_dim &&
-                  rope.rotary_dim % 2 == 0)
-      << rope.rotary_dim;
-  for (const int32_t position : layout.positions) {
-    GATEHOUSE_CHECK(position >= 0 && (rope.rotary_dim == 0 || position < rope.num_positions))
-        << position << " of " << rope.num_positions;
+  CheckRope(args.rope, shape.head_dim, layout);
+  GATEHOUSE_CHECK(shape.value_prefix == 0) << shape.value_prefix;
+}
+
+inline void CheckArgs(const LatentToCacheArgs& args, const BatchLayout& layout) {
+  const KvShape& shape = args.kv.shape;
+  const auto num_rows = static_cast<int64_t>(layout.positions.size());
+  CheckKv(args.kv, layout);
+  CheckView(args.latent, num_rows, shape.head_dim);
+  CheckView(args.absorbed_q, num_rows, int64_t{args.num_heads} * shape.head_dim);
+  CheckView(args.q, num_rows, args.q.num_cols);
+  CheckRope(args.rope, shape.head_dim, layout);
+  GATEHOUSE_CHECK(shape.num_kv_heads == 1 && shape.value_prefix >= 1 &&
+                  args.rope.rotary_dim == shape.head_dim - shape.value_prefix)
+      << shape.num_kv_heads << " " << shape.value_prefix << " " << args.rope.rotary_dim;
+  GATEHOUSE_CHECK(args.q.num_cols % args.num_heads == 0 &&
+                  args.q.num_cols / args.num_heads >= args.rope.rotary_dim)
+      << args.q.num_cols << " of " << args.num_heads << " heads";
+}
+
+inline void CheckArgs(const HeadGemmArgs& args) {
+  const auto num_heads = static_cast<int64_t>(args.weights.size());
+  GATEHOUSE_CHECK(num_heads >= 1 && args.x.num_cols % num_heads == 0 &&
+                  args.out.num_cols % num_heads == 0)
+      << args.x.num_cols << " to " << args.out.num_cols << " in " << num_heads << " heads";
+  CheckView(args.x, args.out.num_rows, args.x.num_cols);
+  for (const auto& weights : args.weights) {
+    GATEHOUSE_CHECK(weights->num_inputs() == args.weights[0]->num_inputs() &&
+                    weights->num_outputs() == args.weights[0]->num_outputs() &&
+                    weights->num_inputs() <= args.x.num_cols / num_heads &&
+                    weights->num_outputs() <= args.out.num_cols / num_heads)
+        << weights->num_inputs() << " " << weights->num_outputs();
   }
 }
 
@@ -119,7 +155,7 @@ inline void CheckArgs(const AttentionArgs& args, const BatchLayout& layout) {
       << args.num_heads << " heads, " << shape.num_kv_heads << " kv heads";
   const int64_t num_rows = static_cast<int64_t>(layout.token_ids.size());
   CheckView(args.q, num_rows, int64_t{args.num_heads} * shape.head_dim);
-  CheckView(args.out, num_rows, int64_t{args.num_heads} * shape.head_dim);
+  CheckView(args.out, num_rows, int64_t{args.num_heads} * shape.value_dim());
 }
 
 inline void CheckArgs(const GateTopKArgs& args) {

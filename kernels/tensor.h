@@ -74,8 +74,7 @@ struct WeightView {
   }
 
   const void* At(int64_t r, int64_t c) const {
-    return static_cast<const char*>(data) +
-           index(r, c) * static_cast<int64_t>(DTypeBytes(dtype));
+    return static_cast<const char*>(data) + index(r, c) * static_cast<int64_t>(DTypeBytes(dtype));
   }
 
   template <typename T>

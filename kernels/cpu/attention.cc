@@ -68,29 +68,34 @@ AttentionUnit MakeUnit(const AttentionArgs& args, const SequenceSpan& sequence,
   const KvShape& shape = args.kv.shape;
   const KvLayout layout(shape);
   const int heads_per_kv = args.num_heads / shape.num_kv_heads;
-  const int64_t first_channel = int64_t{plan.kv_head} * heads_per_kv * shape.head_dim;
-  const float* cache = static_cast<const float*>(args.kv.data);
-  return {.q = args.q.row(sequence.first_row) + first_channel,
+  const int64_t first_head = int64_t{plan.kv_head} * heads_per_kv;
+  return {.q = args.q.row(sequence.first_row) + first_head * shape.head_dim,
           .q_stride = args.q.stride,
-          .out = args.out.row(sequence.first_row) + first_channel,
+          .out = args.out.row(sequence.first_row) + first_head * shape.value_dim(),
           .out_stride = args.out.stride,
           .scale = args.scale,
           .heads_per_kv = heads_per_kv,
           .first_query = plan.first_query,
           .num_queries = plan.num_queries,
           .first_position = sequence.first_position,
-          .keys = cache + layout.key_offset(plan.kv_head),
-          .values = cache + layout.value_offset(plan.kv_head),
-          .block_stride = layout.block_floats(),
+          .cache = static_cast<const char*>(args.kv.data),
+          .block_bytes = layout.block_bytes(),
+          .key_offset = layout.key_offset(plan.kv_head),
+          .value_offset = layout.value_offset(plan.kv_head),
+          .key_scale_offset = layout.key_scale_offset(plan.kv_head),
+          .value_scale_offset = layout.value_scale_offset(plan.kv_head),
+          .kv_type = shape.type,
+          .values_in_keys = shape.value_prefix > 0,
           .block_ids = sequence.block_ids.data(),
           .block_tokens = shape.block_tokens,
-          .head_dim = shape.head_dim};
+          .head_dim = shape.head_dim,
+          .value_dim = shape.value_dim()};
 }
 
 }  // namespace
 
 size_t KvBlockBytes(const KvShape& shape) {
-  return static_cast<size_t>(KvLayout(shape).block_floats()) * sizeof(float);
+  return static_cast<size_t>(KvLayout(shape).block_bytes());
 }
 
 void Attention(Machine machine, const BatchLayout& layout, const AttentionArgs& args) {

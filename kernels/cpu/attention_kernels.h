@@ -11,26 +11,17 @@
 #include <cstdint>
 
 #include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/kv_step.h"
 #include "kernels/cpu/vec_math.h"
 
 namespace gatehouse::cpu {
 
-constexpr int kGroupsPerStep = kKeysPerStep / 8;
-
 namespace {
-
-// One step's keys and values, by groups of eight tokens; a group lies in one block.
-struct KeyStep {
-  const float* keys[kGroupsPerStep];    // channel d of group g's keys: keys[g] + d * key_stride
-  const float* values[kGroupsPerStep];  // token t of group g: values[g] + t * value_stride
-  int64_t key_stride, value_stride;
-  int head_dim;
-};
 
 // The running state of some queries; the arrays lie in the unit's scratch.
 struct QueryTile {
   const float* q;                                // [head_dim][number of queries], scaled
-  float* sums;                                   // [queries][value_stride]
+  float* sums;                                   // [queries][padded value_dim]
   float* totals;                                 // [queries][8]: l, in lanes by key mod 8
   float* maxima;                                 // [queries]
   float scores[kMaxTileQueries * kKeysPerStep];  // then p
@@ -94,20 +85,17 @@ inline void SoftmaxStep(QueryTile& tile, int i, int num_keys) {
   tile.factors[i] = factor[0];
 }
 
-struct KeyRange {
-  int begin, end;  // within the step
-};
-
 // Adds p times the values of a range of keys to kCols * 8 channels of queries [i0, i0 + kQueries).
 template <typename V, int kQueries, int kCols>
 inline void AddValueColumns(const KeyStep& step, KeyRange range, bool rescale, QueryTile& tile,
                             int i0, int col) {
-  const int64_t stride = step.value_stride;
+  const int64_t stride = step.value_stride, sums_stride = PaddedDim(step.value_dim);
   V sums[kQueries][kCols];
-  float* out = tile.sums + i0 * stride + col * 8;
+  float* out = tile.sums + i0 * sums_stride + col * 8;
   for (int i = 0; i < kQueries; ++i) {
     const V factor = V::Broadcast(rescale ? tile.factors[i0 + i] : 1.0f);
-    for (int c = 0; c < kCols; ++c) sums[i][c] = Mul(V::Load(out + i * stride + c * 8), factor);
+    for (int c = 0; c < kCols; ++c)
+      sums[i][c] = Mul(V::Load(out + i * sums_stride + c * 8), factor);
   }
   for (int t = range.begin; t < range.end;) {
     const int group_end = (t / 8 + 1) * 8, end = group_end < range.end ? group_end : range.end;
@@ -123,14 +111,14 @@ inline void AddValueColumns(const KeyStep& step, KeyRange range, bool rescale, Q
     }
   }
   for (int i = 0; i < kQueries; ++i) {
-    for (int c = 0; c < kCols; ++c) sums[i][c].Store(out + i * stride + c * 8);
+    for (int c = 0; c < kCols; ++c) sums[i][c].Store(out + i * sums_stride + c * 8);
   }
 }
 
 template <typename V, int kQueries, int kCols>
 inline void AddValues(const KeyStep& step, KeyRange range, bool rescale, QueryTile& tile, int i0,
                       int col = 0) {
-  const int num_cols = static_cast<int>(step.value_stride / 8);
+  const int num_cols = static_cast<int>(PaddedDim(step.value_dim) / 8);
   for (; col + kCols <= num_cols; col += kCols) {
     AddValueColumns<V, kQueries, kCols>(step, range, rescale, tile, i0, col);
   }
@@ -170,21 +158,6 @@ template <typename V>
 constexpr TileStepFn<V> kTileSteps[kMaxTileQueries] = {
     TileStep<V, 1>, TileStep<V, 2>, TileStep<V, 3>, TileStep<V, 4>, TileStep<V, 5>, TileStep<V, 6>};
 
-inline KeyStep FindKeyStep(const AttentionUnit& unit, int64_t first_key, int num_keys) {
-  KeyStep step;
-  step.key_stride = unit.block_tokens;
-  step.value_stride = (unit.head_dim + 7) / 8 * 8;
-  step.head_dim = unit.head_dim;
-  for (int g = 0; g * 8 < num_keys; ++g) {
-    const int64_t position = first_key + g * 8;
-    const int64_t block = unit.block_ids[position / unit.block_tokens] * unit.block_stride;
-    const int64_t token = position % unit.block_tokens;
-    step.keys[g] = unit.keys + block + token;
-    step.values[g] = unit.values + block + token * step.value_stride;
-  }
-  return step;
-}
-
 // Tiles of nearly equal size: a tile of one query reads all keys for itself.
 struct TileSplit {
   explicit TileSplit(int num_queries)
@@ -195,16 +168,16 @@ struct TileSplit {
 };
 
 // Where head (first_query + i) % heads_per_kv of row (first_query + i) / heads_per_kv begins.
-inline int64_t QueryOffset(const AttentionUnit& unit, int i, int64_t stride) {
+inline int64_t QueryOffset(const AttentionUnit& unit, int i, int64_t stride, int64_t head_stride) {
   const int query = unit.first_query + i;
-  return query / unit.heads_per_kv * stride + int64_t{query % unit.heads_per_kv} * unit.head_dim;
+  return query / unit.heads_per_kv * stride + query % unit.heads_per_kv * head_stride;
 }
 
 // Scaled queries, transposed by tile so that a channel of all of them lies together.
 inline void PackQueries(const AttentionUnit& unit, const TileSplit& split, float* packed) {
   // Rows lie a whole row of q apart, which no hardware prefetcher follows.
   for (int i = 0; i < unit.num_queries; ++i) {
-    const float* q = unit.q + QueryOffset(unit, i, unit.q_stride);
+    const float* q = unit.q + QueryOffset(unit, i, unit.q_stride, unit.head_dim);
     for (int d = 0; d < unit.head_dim; d += 16) __builtin_prefetch(q + d);
   }
   const int head_dim = unit.head_dim;
@@ -212,7 +185,7 @@ inline void PackQueries(const AttentionUnit& unit, const TileSplit& split, float
   for (int tile = 0; tile < split.num_tiles; ++tile) {
     const int begin = split.begin(tile), count = split.begin(tile + 1) - begin;
     for (int i = 0; i < count; ++i) {
-      const float* q = unit.q + QueryOffset(unit, begin + i, unit.q_stride);
+      const float* q = unit.q + QueryOffset(unit, begin + i, unit.q_stride, unit.head_dim);
       float* out = packed + begin * head_dim + i;
       for (int d = 0; d < head_dim; ++d) out[d * count] = q[d] * scale;
     }
@@ -221,21 +194,22 @@ inline void PackQueries(const AttentionUnit& unit, const TileSplit& split, float
 
 template <typename V>
 void StoreQuery(const AttentionUnit& unit, int i, const float* sums, const float* totals) {
-  float* out = unit.out + QueryOffset(unit, i, unit.out_stride);
+  float* out = unit.out + QueryOffset(unit, i, unit.out_stride, unit.value_dim);
   const V total = V::Broadcast(ReduceAdd(V::Load(totals)));
-  for (int d = 0; d < unit.head_dim; d += 8) {
-    const int count = unit.head_dim - d < 8 ? unit.head_dim - d : 8;
+  for (int d = 0; d < unit.value_dim; d += 8) {
+    const int count = unit.value_dim - d < 8 ? unit.value_dim - d : 8;
     Div(V::Load(sums + d), total).StoreFirst(out + d, count);
   }
 }
 
 template <typename V>
 void Attend(const AttentionUnit& unit) {
-  const int64_t value_stride = (unit.head_dim + 7) / 8 * 8;
+  const int64_t sums_stride = PaddedDim(unit.value_dim);
   float* packed = unit.scratch;
   float* sums = packed + int64_t{unit.num_queries} * unit.head_dim;
-  float* totals = sums + unit.num_queries * value_stride;
+  float* totals = sums + unit.num_queries * sums_stride;
   float* maxima = totals + int64_t{unit.num_queries} * 8;
+  float* widened = maxima + unit.num_queries;
   const TileSplit split(unit.num_queries);
   PackQueries(unit, split, packed);
   for (float* p = sums; p < maxima; ++p) *p = 0;
@@ -252,7 +226,7 @@ void Attend(const AttentionUnit& unit) {
       const int64_t seen = num_keys - first_key;
       return static_cast<int>(seen < 0 ? 0 : seen < kKeysPerStep ? seen : kKeysPerStep);
     };
-    const KeyStep step = FindKeyStep(unit, first_key, within(last_key));
+    const KeyStep step = LoadKeyStep<V>(unit, first_key, {0, within(last_key)}, widened);
     for (int t = 0; t < split.num_tiles; ++t) {
       const int begin = split.begin(t), count = split.begin(t + 1) - begin;
       int num_keys[kMaxTileQueries];
@@ -260,14 +234,14 @@ void Attend(const AttentionUnit& unit) {
       if (num_keys[count - 1] == 0) continue;
       QueryTile tile;
       tile.q = packed + int64_t{begin} * unit.head_dim;
-      tile.sums = sums + begin * value_stride;
+      tile.sums = sums + begin * sums_stride;
       tile.totals = totals + int64_t{begin} * 8;
       tile.maxima = maxima + begin;
       kTileSteps<V>[count - 1](step, num_keys, tile);
     }
   }
   for (int i = 0; i < unit.num_queries; ++i) {
-    StoreQuery<V>(unit, i, sums + i * value_stride, totals + int64_t{i} * 8);
+    StoreQuery<V>(unit, i, sums + i * sums_stride, totals + int64_t{i} * 8);
   }
 }
 

@@ -64,8 +64,14 @@ void CpuBackend::RmsNorm(const RmsNormArgs& args) {
 void CpuBackend::Gemm(const GemmArgs& args) {
   Do([&](Machine machine) { cpu::Gemm(machine, args); });
 }
+void CpuBackend::HeadGemm(const HeadGemmArgs& args) {
+  Do([&](Machine machine) { cpu::HeadGemm(machine, args); });
+}
 void CpuBackend::QkvToCache(const QkvToCacheArgs& args) {
   Do([&](Machine machine) { cpu::QkvToCache(machine, layout_, args); });
+}
+void CpuBackend::LatentToCache(const LatentToCacheArgs& args) {
+  Do([&](Machine machine) { cpu::LatentToCache(machine, layout_, args); });
 }
 void CpuBackend::Attention(const AttentionArgs& args) {
   Do([&](Machine machine) { cpu::Attention(machine, layout_, args); });

@@ -41,7 +41,9 @@ class CpuBackend final : public Backend {
   void Embed(const EmbedArgs& args) override;
   void RmsNorm(const RmsNormArgs& args) override;
   void Gemm(const GemmArgs& args) override;
+  void HeadGemm(const HeadGemmArgs& args) override;
   void QkvToCache(const QkvToCacheArgs& args) override;
+  void LatentToCache(const LatentToCacheArgs& args) override;
   void Attention(const AttentionArgs& args) override;
   void GateTopK(const GateTopKArgs& args) override;
   void ExpertFfn(const ExpertFfnArgs& args) override;

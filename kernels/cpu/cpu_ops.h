@@ -20,8 +20,11 @@ struct Machine {
 void Embed(Machine machine, const BatchLayout& layout, const EmbedArgs& args);  // embed.cc
 void RmsNorm(Machine machine, const RmsNormArgs& args);                         // norm_rope.cc
 void Gemm(Machine machine, const GemmArgs& args);                               // gemm.cc
+void HeadGemm(Machine machine, const HeadGemmArgs& args);                       // gemm.cc
 void QkvToCache(Machine machine, const BatchLayout& layout,
                 const QkvToCacheArgs& args);  // norm_rope.cc
+void LatentToCache(Machine machine, const BatchLayout& layout,
+                   const LatentToCacheArgs& args);  // norm_rope.cc
 void Attention(Machine machine, const BatchLayout& layout,
                const AttentionArgs& args);                   // attention.cc
 void GateTopK(Machine machine, const GateTopKArgs& args);    // gate.cc

@@ -57,4 +57,33 @@ void Gemm(Machine machine, const GemmArgs& args) {
   });
 }
 
+// A unit is one head and a range of rows.
+void HeadGemm(Machine machine, const HeadGemmArgs& args) {
+  CheckArgs(args);
+  const auto num_heads = static_cast<int64_t>(args.weights.size());
+  const int64_t num_rows = args.out.num_rows;
+  if (num_rows == 0) return;
+  const int64_t x_stride = args.x.num_cols / num_heads, out_stride = args.out.num_cols / num_heads;
+  const int64_t num_ranges =
+      NumRowRanges(num_rows, num_heads, args.weights[0]->num_inputs(), machine.pool.num_threads());
+  machine.pool.Run(static_cast<int>(num_ranges * num_heads), [&](int /*thread*/, int unit) {
+    const Part rows = NthPart(num_rows, num_ranges, unit / num_heads);
+    const int64_t head = unit % num_heads;
+    const auto& weights = static_cast<const CpuPackedMatrix&>(*args.weights[head]);
+    const PanelFn multiply = MultiplyFn(machine.isa.gemm, weights.format());
+    for (int64_t panel = 0; panel < weights.num_panels(); ++panel) {
+      const int64_t col = panel * kPanelCols;
+      multiply({.panel = weights.panel(panel),
+                .num_inputs = weights.num_inputs(),
+                .x = args.x.row(rows.begin) + head * x_stride,
+                .x_stride = args.x.stride,
+                .num_rows = rows.end - rows.begin,
+                .out = args.out.row(rows.begin) + head * out_stride + col,
+                .out_stride = args.out.stride,
+                .num_cols =
+                    static_cast<int>(std::min<int64_t>(kPanelCols, weights.num_outputs() - col))});
+    }
+  });
+}
+
 }  // namespace gatehouse::cpu

@@ -26,6 +26,10 @@ struct Avx2F32x8 {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
   }
+  static Avx2F32x8 LoadI8(const int8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
+  }
   // The first (second) of each of eight pairs of bf16: what the packed layout stores (packed.h).
   static Avx2F32x8 LoadBF16First(const uint16_t* pairs) {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(LoadBits(pairs), 16))};
@@ -64,6 +68,25 @@ inline Avx2F32x8 Min(Avx2F32x8 a, Avx2F32x8 b) { return {_mm256_min_ps(a.v, b.v)
 // loop wander between registers and then spills some at each step.
 inline void AddProduct(Avx2F32x8 a, Avx2F32x8 b, Avx2F32x8& sum) {
   __asm__("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(a.v), "x"(b.v));
+}
+
+// Lane j of rows[i] becomes lane i of rows[j].
+inline void Transpose(Avx2F32x8 (&rows)[8]) {
+  __m256 pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i].v, rows[i + 1].v);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i].v, rows[i + 1].v);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      quads[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+      quads[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xee);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i].v = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+    rows[i + 4].v = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+  }
 }
 
 // ((0+4) + (2+6)) + ((1+5) + (3+7)), likewise the maximum.

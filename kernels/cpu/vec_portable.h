@@ -25,6 +25,11 @@ struct PortableF32x8 {
     return out;
   }
   static PortableF32x8 LoadBF16(const uint16_t* p) { return Widen(p, 1); }
+  static PortableF32x8 LoadI8(const int8_t* p) {
+    PortableF32x8 out;
+    for (int i = 0; i < 8; ++i) out.v[i] = p[i];
+    return out;
+  }
   static PortableF32x8 LoadBF16First(const uint16_t* pairs) { return Widen(pairs, 2); }
   static PortableF32x8 LoadBF16Second(const uint16_t* pairs) { return Widen(pairs + 1, 2); }
 
@@ -74,6 +79,16 @@ inline PortableF32x8 Min(PortableF32x8 a, PortableF32x8 b) {
 
 inline void AddProduct(PortableF32x8 a, PortableF32x8 b, PortableF32x8& sum) {
   sum = Fma(a, b, sum);
+}
+
+inline void Transpose(PortableF32x8 (&rows)[8]) {
+  for (int i = 0; i < 8; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float above = rows[j].v[i];
+      rows[j].v[i] = rows[i].v[j];
+      rows[i].v[j] = above;
+    }
+  }
 }
 
 inline float ReduceAdd(PortableF32x8 x) {

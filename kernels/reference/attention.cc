@@ -23,15 +23,16 @@ void AttendOneHead(const AttentionArgs& args, const SequenceSpan& sequence, int 
   }
   const double largest = *std::max_element(scores.begin(), scores.end());
   double total = 0;
-  std::vector<double> sums(head_dim);
+  const int value_dim = args.kv.shape.value_dim();
+  std::vector<double> sums(value_dim);
   for (int32_t j = 0; j <= position; ++j) {
     const float* value = KvRow(args.kv, sequence, j, KeyOrValue::kValue, kv_head);
     const double weight = std::exp(scores[j] - largest);
     total += weight;
-    for (int d = 0; d < head_dim; ++d) sums[d] += weight * value[d];
+    for (int d = 0; d < value_dim; ++d) sums[d] += weight * value[d];
   }
-  float* out = args.out.row(row) + int64_t{head} * head_dim;
-  for (int d = 0; d < head_dim; ++d) out[d] = static_cast<float>(sums[d] / total);
+  float* out = args.out.row(row) + int64_t{head} * value_dim;
+  for (int d = 0; d < value_dim; ++d) out[d] = static_cast<float>(sums[d] / total);
 }
 
 }  // namespace

@@ -21,4 +21,16 @@ void ReferenceBackend::Gemm(const GemmArgs& args) {
   }
 }
 
+void ReferenceBackend::HeadGemm(const HeadGemmArgs& args) {
+  CheckArgs(args);
+  const auto num_heads = static_cast<int64_t>(args.weights.size());
+  const int64_t x_dim = args.x.num_cols / num_heads, out_dim = args.out.num_cols / num_heads;
+  for (int64_t h = 0; h < num_heads; ++h) {
+    const PackedMatrix& weights = *args.weights[h];
+    Gemm({.x = args.x.Cols(h * x_dim, weights.num_inputs()),
+          .weights = &weights,
+          .out = args.out.Cols(h * out_dim, weights.num_outputs())});
+  }
+}
+
 }  // namespace gatehouse

@@ -29,7 +29,7 @@ void NormAndRotate(const HeadRotation& how, int32_t position, std::span<float> h
     for (size_t i = 0; i < x.size(); ++i) x[i] *= inverse * how.norm[i];
   }
   const int half = how.rope.rotary_dim / 2;
-  const float* cosines = how.rope.cos_sin + int64_t{position} * how.rope.rotary_dim;
+  const float* cosines = how.rope.row(position);
   const float* sines = cosines + half;
   for (int i = 0; i < half; ++i) {
     const double a = x[i], b = x[i + half];
@@ -70,13 +70,31 @@ void ReferenceBackend::QkvToCache(const QkvToCacheArgs& args) {
         const std::span<float> key = head(args.num_heads + h);
         const std::span<float> value = head(args.num_heads + shape.num_kv_heads + h);
         NormAndRotate({args.k_norm, args.norm_eps, args.rope}, position, key);
-        float* key_row = KvRow(args.kv, sequence, position, KeyOrValue::kKey, h);
-        float* value_row = KvRow(args.kv, sequence, position, KeyOrValue::kValue, h);
-        for (int i = 0; i < head_dim; ++i) {
-          key_row[i] = key[i];
-          value_row[i] = value[i];
-        }
+        RoundToKvType(shape.type, key, KvRow(args.kv, sequence, position, KeyOrValue::kKey, h));
+        RoundToKvType(shape.type, value, KvRow(args.kv, sequence, position, KeyOrValue::kValue, h));
       }
+    }
+  }
+}
+
+void ReferenceBackend::LatentToCache(const LatentToCacheArgs& args) {
+  CheckArgs(args, layout_);
+  const KvShape& shape = args.kv.shape;
+  const int64_t rotary_dim = args.rope.rotary_dim, q_dim = args.q.num_cols / args.num_heads;
+  const HeadRotation rotation{nullptr, 0, args.rope};
+  for (const SequenceSpan& sequence : layout_.sequences) {
+    for (int r = sequence.first_row; r < sequence.first_row + sequence.num_rows; ++r) {
+      const int32_t position = layout_.positions[r];
+      for (int64_t h = 0; h < args.num_heads; ++h) {
+        const float* q_end = args.q.row(r) + (h + 1) * q_dim - rotary_dim;
+        float* end = args.absorbed_q.row(r) + h * shape.head_dim + shape.value_prefix;
+        for (int64_t i = 0; i < rotary_dim; ++i) end[i] = q_end[i];
+        NormAndRotate(rotation, position, {end, static_cast<size_t>(rotary_dim)});
+      }
+      const std::span<float> latent(args.latent.row(r), shape.head_dim);
+      NormAndRotate({args.norm, args.norm_eps, {}}, position, latent.first(shape.value_prefix));
+      NormAndRotate(rotation, position, latent.subspan(shape.value_prefix));
+      RoundToKvType(shape.type, latent, KvRow(args.kv, sequence, position, KeyOrValue::kKey, 0));
     }
   }
 }

@@ -121,5 +121,70 @@ TEST(QkvToCacheTest, RowsKnowNothingOfEachOther) {
   }
 }
 
+struct LatentCase {
+  int num_heads, value_dim, rotary_dim, q_dim;
+};
+
+// The latent rows, then the absorbed q rows, of which only the ends are written.
+std::vector<float> Latent(Backend& backend, const LatentCase& c, int num_rows, int first_position) {
+  const int head_dim = c.value_dim + c.rotary_dim;
+  const KvShape shape{
+      .num_kv_heads = 1, .head_dim = head_dim, .block_tokens = 16, .value_prefix = c.value_dim};
+  constexpr int kNumBlocks = 4;
+  Buffer cache = *backend.Allocate(kNumBlocks * backend.KvBlockBytes(shape));
+  const std::vector<int32_t> block_ids = {2, 0, 3, 1}, token_ids(num_rows);
+  std::vector<int32_t> positions;
+  std::vector<float> out, q;
+  for (int r = 0; r < num_rows; ++r) positions.push_back(first_position + r);
+  for (const int p : positions) {
+    const std::vector<float> row = RandomFloats(p, head_dim, 3);
+    out.insert(out.end(), row.begin(), row.end());
+    const std::vector<float> q_row = RandomFloats(p + 1000, c.num_heads * c.q_dim, 3);
+    q.insert(q.end(), q_row.begin(), q_row.end());
+  }
+  const size_t latent_floats = out.size();
+  out.resize(latent_floats + num_rows * c.num_heads * head_dim, 5);
+  const std::vector<float> cos_sin = RandomFloats(7, kNumBlocks * 16 * c.rotary_dim);
+  const std::vector<float> norm = RandomFloats(8, c.value_dim);
+  const SequenceSpan span{
+      .num_rows = num_rows, .first_position = first_position, .block_ids = block_ids};
+  backend.BeginStep({token_ids, positions, {&span, 1}});
+  backend.LatentToCache(
+      {.latent = {out.data(), num_rows, head_dim},
+       .norm = norm.data(),
+       .norm_eps = kEps,
+       .num_heads = c.num_heads,
+       .q = MatrixView<float>(q.data(), num_rows, c.num_heads * c.q_dim),
+       .absorbed_q = {out.data() + latent_floats, num_rows, c.num_heads * head_dim},
+       .rope = {cos_sin.data(), kNumBlocks * 16, c.rotary_dim},
+       .kv = {cache.as<void>(), kNumBlocks, shape}});
+  return out;
+}
+
+TEST(LatentToCacheTest, NormsTheLatentAndTurnsTheEndsAsTheReferenceDoes) {
+  ReferenceBackend reference;
+  for (const LatentCase& c : {LatentCase{2, 6, 4, 9}, LatentCase{3, 64, 8, 8},
+                              LatentCase{1, 15, 2, 40}, LatentCase{4, 33, 16, 24}}) {
+    const std::vector<float> expected = Latent(reference, c, 21, 13);
+    const std::vector<float> first = Latent(*MakeCpu("portable"), c, 21, 13);
+    for (const std::unique_ptr<Backend>& backend : AllCpuBackends()) {
+      const std::vector<float> out = Latent(*backend, c, 21, 13);
+      EXPECT_TRUE(SameBits(out, first)) << c.value_dim << " " << backend->isa();
+      for (size_t i = 0; i < out.size(); ++i) {
+        // Two products of a normal deviate and one of 3: say 60, as above.
+        ASSERT_NEAR(out[i], expected[i], std::ldexp(60 * 12, -24)) << c.value_dim << " at " << i;
+      }
+    }
+    // Rows know nothing of each other.
+    const int head_dim = c.value_dim + c.rotary_dim, q_floats = c.num_heads * head_dim;
+    for (int r = 0; r < 21; ++r) {
+      std::vector<float> there(first.begin() + r * head_dim, first.begin() + (r + 1) * head_dim);
+      const auto q = first.begin() + 21 * head_dim + r * q_floats;
+      there.insert(there.end(), q, q + q_floats);
+      EXPECT_TRUE(SameBits(Latent(*MakeCpu(""), c, 1, 13 + r), there)) << r;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace gatehouse

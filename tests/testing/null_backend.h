@@ -45,7 +45,9 @@ class NullBackend final : public Backend {
   void Embed(const EmbedArgs&) override {}
   void RmsNorm(const RmsNormArgs&) override {}
   void Gemm(const GemmArgs&) override {}
+  void HeadGemm(const HeadGemmArgs&) override {}
   void QkvToCache(const QkvToCacheArgs&) override {}
+  void LatentToCache(const LatentToCacheArgs&) override {}
   void Attention(const AttentionArgs&) override {}
   void GateTopK(const GateTopKArgs& args) override;
   void ExpertFfn(const ExpertFfnArgs&) override {}

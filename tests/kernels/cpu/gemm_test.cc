@@ -110,6 +110,30 @@ TEST_P(GemmTest, TakesRowsByIndexAndInAnyStride) {
   ExpectProduct(x, weights, product, inside, inside);
 }
 
+TEST_P(GemmTest, OfEachHeadGivesTheBitsOfAProductOfItsOwn) {
+  constexpr int kNumHeads = 5, kInputs = 19, kOutputs = 40, kXDim = 23, kOutDim = 43;
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+    std::vector<std::unique_ptr<PackedMatrix>> weights;
+    for (int h = 0; h < kNumHeads; ++h) {
+      weights.push_back(PackOne(Tensor(DType::kF32, kOutputs, kInputs, h), format));
+    }
+    for (const int num_rows : {1, 7, 130}) {
+      const Matrix x = RandomMatrix(num_rows, kNumHeads * kXDim, 6);
+      Matrix expected(num_rows, kNumHeads * kOutDim, 99);
+      for (int h = 0; h < kNumHeads; ++h) {
+        Multiply(isa(), x.view().Cols(h * kXDim, kInputs), *weights[h], {},
+                 expected.view().Cols(h * kOutDim, kOutputs));
+      }
+      for (const int num_threads : {1, 3}) {
+        Matrix out(num_rows, kNumHeads * kOutDim, 99);
+        ThreadPool pool(num_threads);
+        HeadGemm({isa(), pool}, {.x = x.view(), .weights = weights, .out = out.view()});
+        EXPECT_EQ(out.values, expected.values) << num_rows << " rows";
+      }
+    }
+  }
+}
+
 // With an odd number of inputs, bf16 weights have a zero beside what lies behind the row: 0 *
 // infinity must not get into the sum.
 TEST_P(GemmTest, IgnoresWhatLiesBehindARow) {
