@@ -135,19 +135,27 @@ bool RequestStream::PushFinished(const SequenceUpdate& update, const FinishedSte
 // the request too, unless a stopping token has just done so.
 std::string RequestStream::TextOf(int32_t token_id, std::optional<FinishReason> reason) {
   finish_reason_ = reason;
-  const bool is_stop_token = reason == FinishReason::kStopEos || reason == FinishReason::kStopToken;
-  if (is_stop_token) matched_stop_token_id_ = token_id;
-  std::string text;
-  if (!is_stop_token || request_->stop.include_stop) {
-    const bool may_stop =
-        !is_stop_token && stats_.num_generated_tokens >= request_->stop.min_new_tokens;
-    text = stop_matcher_.Append(decoder_.Append(token_id), may_stop);
-    if (stop_matcher_.matched().has_value()) {
-      finish_reason_ = FinishReason::kStopString;
-      return text;
-    }
+  if (reason == FinishReason::kStopEos || reason == FinishReason::kStopToken) {
+    matched_stop_token_id_ = token_id;
+    return TextWithStopToken(token_id);
   }
-  if (reason.has_value()) text += stop_matcher_.Flush() + decoder_.Flush();
+  const bool may_stop = stats_.num_generated_tokens >= request_->stop.min_new_tokens;
+  std::string text = stop_matcher_.Append(decoder_.Append(token_id), may_stop);
+  if (stop_matcher_.matched().has_value()) {
+    finish_reason_ = FinishReason::kStopString;
+  } else if (reason.has_value()) {
+    text += stop_matcher_.Flush() + decoder_.Flush();
+  }
+  return text;
+}
+
+// Whoever asks for the token gets it even if it is special, which the decoder leaves out.
+std::string RequestStream::TextWithStopToken(int32_t token_id) {
+  std::string text = stop_matcher_.Flush();
+  const bool is_special = tokenizer_->IsSpecial(token_id);
+  if (request_->stop.include_stop && !is_special) text += decoder_.Append(token_id);
+  text += decoder_.Flush();
+  if (request_->stop.include_stop && is_special) text += tokenizer_->TokenBytes(token_id);
   return text;
 }
 

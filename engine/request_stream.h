@@ -69,6 +69,7 @@ class RequestStream {
   bool PushFinished(const SequenceUpdate& update, const FinishedStep& step);
 
   std::string TextOf(int32_t token_id, std::optional<FinishReason> reason);
+  std::string TextWithStopToken(int32_t token_id);
   TokenOutput OutputOf(int32_t token_id, const RowSample* logprobs) const;
   void CountRoutes(const SequenceUpdate& update, const StepResult& result);
   void NoteTokenTime(TimePoint now, StepObserver& observer);

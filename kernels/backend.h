@@ -252,12 +252,13 @@ struct TokenLogprob {
   int32_t id = 0;
   float logprob = 0;
 };
+// A logit is not finite: the model's fault. Every token is forbidden: the request's.
+enum class SampleFailure { kNone, kNotFinite, kAllForbidden };
 struct RowSample {
   int32_t token_id = 0;
   float logprob = 0;              // log softmax of the unadjusted logits; 0 when not asked for
   std::vector<TokenLogprob> top;  // most likely first, ties to the lower id
-  bool failed =
-      false;  // a logit was not finite, or every token is forbidden: token_id means nothing
+  SampleFailure failure = SampleFailure::kNone;  // if any, the others mean nothing
 };
 struct SampleArgs {
   MatrixView<const float> logits;     // [num_rows, vocab]

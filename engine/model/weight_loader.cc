@@ -1,5 +1,6 @@
 #include "engine/model/weight_loader.h"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <utility>
@@ -90,25 +91,36 @@ class Loader {
   Backend& backend_;
 };
 
-// Angles in f32 as transformers computes them; cos and sin in double and then rounded, so that they
-// do not depend on the host's float libm.
-std::vector<float> RopeTableValues(const RopeConfig& config, int64_t num_positions) {
+}  // namespace
+
+// In slabs: a table of a million positions must not stand in memory twice. Angles in f32 as
+// transformers computes them; cos and sin in double and then rounded, so that they do not depend on
+// the host's float libm.
+absl::StatusOr<Buffer> LoadRopeTable(const RopeConfig& config, int64_t num_positions,
+                                     Backend& backend) {
+  constexpr int64_t kSlabPositions = 4096;
   const RopeFrequencies rope = ComputeRopeFrequencies(config);
   const auto factor = static_cast<float>(rope.attention_factor);
   const auto half = static_cast<int64_t>(rope.inv_freq.size());
-  std::vector<float> table(num_positions * 2 * half);
-  for (int64_t position = 0; position < num_positions; ++position) {
-    float* row = table.data() + position * 2 * half;
-    for (int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(position) * rope.inv_freq[i];
-      row[i] = static_cast<float>(std::cos(double{angle})) * factor;
-      row[half + i] = static_cast<float>(std::sin(double{angle})) * factor;
+  const auto row_bytes = static_cast<size_t>(2 * half) * sizeof(float);
+  GATEHOUSE_ASSIGN_OR_RETURN(Buffer table,
+                             backend.Allocate(static_cast<size_t>(num_positions) * row_bytes));
+  std::vector<float> slab(std::min(num_positions, kSlabPositions) * 2 * half);
+  for (int64_t first = 0; first < num_positions; first += kSlabPositions) {
+    const int64_t num_rows = std::min(num_positions - first, kSlabPositions);
+    for (int64_t r = 0; r < num_rows; ++r) {
+      float* row = slab.data() + r * 2 * half;
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(first + r) * rope.inv_freq[i];
+        row[i] = static_cast<float>(std::cos(double{angle})) * factor;
+        row[half + i] = static_cast<float>(std::sin(double{angle})) * factor;
+      }
     }
+    backend.CopyFromHost(table.as<float>() + first * 2 * half, slab.data(),
+                         static_cast<size_t>(num_rows) * row_bytes);
   }
   return table;
 }
-
-}  // namespace
 
 AttentionOptions AttentionOptionsOf(const ModelConfig& config) {
   return {.num_heads = config.attention.num_heads,
@@ -139,7 +151,7 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
   GATEHOUSE_RETURN_IF_ERROR(checkpoint->CheckFinite(tensors.embedding.name));
   checkpoint->DropPages();
   GATEHOUSE_ASSIGN_OR_RETURN(weights.rope_table,
-                             load.Upload(RopeTableValues(config.attention.rope, num_positions)));
+                             LoadRopeTable(config.attention.rope, num_positions, backend));
   weights.embedding = tensors.embedding.view;
   weights.mapping = std::move(checkpoint);
   return weights;

@@ -20,6 +20,10 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
                                                const WeightFormats& formats, int64_t num_positions,
                                                Backend& backend);
 
+// The values of a RopeTable (kernels/backend.h), [num_positions, rotary_dim].
+absl::StatusOr<Buffer> LoadRopeTable(const RopeConfig& config, int64_t num_positions,
+                                     Backend& backend);
+
 AttentionOptions AttentionOptionsOf(const ModelConfig& config);
 
 }  // namespace gatehouse

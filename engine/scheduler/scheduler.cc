@@ -20,6 +20,16 @@ bool WantsEveryRow(const OutputParams& output) {
   return output.prompt_logprobs.has_value() || output.routed_experts || output.moe_report;
 }
 
+// Which field to blame is a guess where several forbid: the one that forbids most comes first.
+absl::Status NothingLeftToChoose(const Request& request, int32_t position) {
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%s: no token is left at position %d: allowed_token_ids, bad_words and stop.min_new_tokens "
+      "forbid them all",
+      request.sampling.allowed_token_ids.empty() ? "sampling.bad_words"
+                                                 : "sampling.allowed_token_ids",
+      position));
+}
+
 bool Contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -279,10 +289,16 @@ absl::Status Scheduler::StatusOfSpan(int32_t span_idx, const StepOutcome& outcom
   const PlannedSpan& planned = planned_[span_idx];
   for (int32_t i = 0; i < planned.num_logit_rows; ++i) {
     const int32_t idx = planned.first_logit_row + i;
-    if (!outcome.samples[idx].failed) continue;
-    return absl::InternalError(absl::StrFormat(
-        "position %d: no token can be chosen, a logit is not finite or every token is forbidden",
-        plan_.logit_rows[idx].position + 1));
+    const int32_t position = plan_.logit_rows[idx].position + 1;
+    switch (outcome.samples[idx].failure) {
+      case SampleFailure::kNone:
+        continue;
+      case SampleFailure::kNotFinite:
+        return absl::InternalError(absl::StrFormat(
+            "position %d: the model computed a logit that is not finite", position));
+      case SampleFailure::kAllForbidden:
+        return NothingLeftToChoose(*planned.sequence->request, position);
+    }
   }
   return absl::OkStatus();
 }

@@ -134,14 +134,17 @@ void ReportLogprobs(const SampleKernels& kernels, std::span<const float> logits,
 void SampleRow(const SampleKernels& kernels, std::span<const float> logits, const RowSampling& row,
                Scratch& scratch, RowSample& sample) {
   const LogitRange range = kernels.range(logits.data(), static_cast<int64_t>(logits.size()));
-  sample.failed = !range.finite;
-  if (sample.failed) return;
+  if (!range.finite) {
+    sample.failure = SampleFailure::kNotFinite;
+    return;
+  }
   if (row.forced_id >= 0) {
     sample.token_id = row.forced_id;
-  } else {
-    sample.failed = !ChooseToken(kernels, logits, row, scratch, sample.token_id);
+  } else if (!ChooseToken(kernels, logits, row, scratch, sample.token_id)) {
+    sample.failure = SampleFailure::kAllForbidden;
+    return;
   }
-  if (!sample.failed && row.num_top_logprobs >= 0) {
+  if (row.num_top_logprobs >= 0) {
     ReportLogprobs(kernels, logits, range.largest, scratch.top_ids.get(), sample,
                    row.num_top_logprobs);
   }

@@ -84,7 +84,7 @@ void ReportLogprobs(std::span<const float> logits, int num_top, RowSample& sampl
 RowSample SampleRow(std::span<const float> logits, const RowSampling& row) {
   RowSample sample;
   if (!std::all_of(logits.begin(), logits.end(), [](float z) { return std::isfinite(z); })) {
-    sample.failed = true;
+    sample.failure = SampleFailure::kNotFinite;
     return sample;
   }
   if (row.forced_id >= 0) {
@@ -92,14 +92,17 @@ RowSample SampleRow(std::span<const float> logits, const RowSampling& row) {
   } else if (row.temperature == 0) {
     const std::vector<float> adjusted = AdjustedLogits(logits, row);
     const auto best = std::max_element(adjusted.begin(), adjusted.end());
-    sample.failed = std::isinf(*best);
+    if (std::isinf(*best)) sample.failure = SampleFailure::kAllForbidden;
     sample.token_id = static_cast<int32_t>(best - adjusted.begin());
   } else {
     const std::vector<Candidate> candidates = SamplingDistribution(logits, row);
-    sample.failed = candidates.empty();
-    if (!sample.failed) sample.token_id = Draw(candidates, row.uniform);
+    if (candidates.empty()) {
+      sample.failure = SampleFailure::kAllForbidden;
+    } else {
+      sample.token_id = Draw(candidates, row.uniform);
+    }
   }
-  if (!sample.failed && row.num_top_logprobs >= 0) {
+  if (sample.failure == SampleFailure::kNone && row.num_top_logprobs >= 0) {
     ReportLogprobs(logits, row.num_top_logprobs, sample);
   }
   return sample;

@@ -251,6 +251,24 @@ TEST(EngineLoopTest, AStoppingTokenGivesTextOnlyWhenIncluded) {
   }
 }
 
+TEST(EngineLoopTest, ASpecialStoppingTokenGivesItsTextOnlyWhenIncluded) {
+  const Request base = HarnessRequest(5, 6);
+  const std::vector<int32_t> tokens = ExpectedTokens(base);
+  // Another special token on the way has no text; an unfinished character stands before the last.
+  std::vector<std::string> pieces = FakeTokenizer::NumberedPieces(1000);
+  pieces[tokens[1]] = "\xe2\x82";
+  EngineHarness harness(
+      {.eos_token_ids = {tokens[2]}, .pieces = pieces, .special_ids = {tokens[0], tokens[2]}});
+  for (const bool include : {false, true}) {
+    Request request = base;
+    request.stop.include_stop = include;
+    const auto sink = harness.Start(request);
+    EXPECT_EQ(sink->WaitForClose(), absl::OkStatus());
+    EXPECT_EQ(sink->text(),
+              "\xef\xbf\xbd" + (include ? absl::StrFormat("<%d>", tokens[2]) : std::string()));
+  }
+}
+
 TEST(EngineLoopTest, EosEndsARequestAndMinNewTokensPutsItOff) {
   const Request base = HarnessRequest(5, 6);
   const std::vector<int32_t> eos = {ExpectedTokens(base)[2]};

@@ -40,7 +40,7 @@ std::vector<int32_t> DrawMany(Backend& backend, const std::vector<float>& logits
     RowSampling drawn = row;
     drawn.uniform = uniform;
     backend.Sample({.logits = view, .rows = {&drawn, 1}, .samples = sample});
-    EXPECT_FALSE(sample[0].failed);
+    EXPECT_EQ(sample[0].failure, SampleFailure::kNone);
     ids.push_back(sample[0].token_id);
   }
   return ids;
@@ -197,7 +197,7 @@ TEST(SampleTest, AdjustsLogitsAsTheReferenceDoes) {
         const int32_t expected = SampleRows(reference, logits, {drawn})[0].token_id;
         for (const std::string& isa : Isas()) {
           const RowSample sample = SampleRows(*MakeCpu(isa), logits, {drawn})[0];
-          EXPECT_FALSE(sample.failed);
+          EXPECT_EQ(sample.failure, SampleFailure::kNone);
           EXPECT_EQ(sample.token_id, expected) << isa << " seed " << seed;
         }
       }
@@ -247,13 +247,15 @@ TEST(SampleTest, FailsTheRowsItCannotServeAndNoOther) {
         std::vector<float> logits = RandomFloats(1, 3 * 11);
         logits[11 + at] = bad;
         const std::vector<RowSample> samples = SampleRows(*backend, logits, {{}, {}, {}});
-        EXPECT_FALSE(samples[0].failed || samples[2].failed);
-        EXPECT_TRUE(samples[1].failed) << bad << " at " << at;
+        EXPECT_EQ(samples[0].failure, SampleFailure::kNone);
+        EXPECT_EQ(samples[1].failure, SampleFailure::kNotFinite) << bad << " at " << at;
+        EXPECT_EQ(samples[2].failure, SampleFailure::kNone);
       }
     }
     for (const float temperature : {0.0f, 1.0f}) {
       const RowSampling none{.temperature = temperature, .bias = forbid, .allowed_ids = allowed};
-      EXPECT_TRUE(SampleRows(*backend, RandomFloats(1, 11), {none})[0].failed);
+      EXPECT_EQ(SampleRows(*backend, RandomFloats(1, 11), {none})[0].failure,
+                SampleFailure::kAllForbidden);
     }
   }
 }

@@ -227,8 +227,10 @@ TEST_F(ReferenceSampleTest, PenaltyComesBeforeBiasAndAllowedIds) {
   EXPECT_EQ(Sample({.allowed_ids = allowed}).token_id, 1);
   const std::vector<std::pair<int32_t, float>> forbid = {
       {1, -std::numeric_limits<float>::infinity()}, {3, -std::numeric_limits<float>::infinity()}};
-  EXPECT_TRUE(Sample({.bias = forbid, .allowed_ids = allowed}).failed);
-  EXPECT_TRUE(Sample({.temperature = 1, .bias = forbid, .allowed_ids = allowed}).failed);
+  for (const float temperature : {0.0f, 1.0f}) {
+    EXPECT_EQ(Sample({.temperature = temperature, .bias = forbid, .allowed_ids = allowed}).failure,
+              SampleFailure::kAllForbidden);
+  }
 }
 
 TEST_F(ReferenceSampleTest, LogprobsAreOfTheUnadjustedLogits) {

@@ -13,8 +13,10 @@
 namespace gatehouse {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 constexpr int32_t kVocab = 1000;
 
@@ -491,16 +493,25 @@ TEST(SchedulerTest, AFailedRowEndsItsSequenceAlone) {
 
 TEST(SchedulerTest, AFailedSampleEndsItsSequenceAlone) {
   Scheduler scheduler(SetupOf({}, 16));
-  scheduler.Add(1, std::make_shared<const Request>(RequestOf(4, 5)), At(0));
-  scheduler.Add(2, std::make_shared<const Request>(RequestOf(4, 5)), At(1));
+  for (int i = 0; i < 4; ++i) {
+    Request request = RequestOf(4, 5);
+    if (i == 2) request.sampling.allowed_token_ids = {7};
+    scheduler.Add(i, std::make_shared<const Request>(request), At(i));
+  }
   const StepPlan& plan = scheduler.Plan();
-  ASSERT_EQ(plan.logit_rows.size(), 2u);
-  std::vector<RowSample> samples(2);
-  samples[1].failed = true;
+  ASSERT_EQ(plan.logit_rows.size(), 4u);
+  std::vector<RowSample> samples(4);
+  samples[1].failure = SampleFailure::kNotFinite;
+  samples[2].failure = samples[3].failure = SampleFailure::kAllForbidden;
   const std::vector<uint8_t> row_failed(plan.num_rows(), 0);
   const auto updates = scheduler.Commit({.samples = samples, .row_failed = row_failed});
   EXPECT_TRUE(updates[0].status.ok());
   EXPECT_EQ(updates[1].status.code(), absl::StatusCode::kInternal);
+  // The model is sound, the request is not: its field is named.
+  EXPECT_EQ(updates[2].status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(updates[2].status.message()),
+              AllOf(StartsWith("sampling.allowed_token_ids: "), HasSubstr("position 4")));
+  EXPECT_THAT(std::string(updates[3].status.message()), StartsWith("sampling.bad_words: "));
   EXPECT_EQ(scheduler.num_running(), 1);
   EXPECT_EQ(scheduler.CheckInvariants(), absl::OkStatus());
 }

@@ -35,9 +35,10 @@ RowSample ChooseByHash(uint64_t hash, int32_t vocab_size, const RowSampling& sam
   for (const auto& [id, bias] : sampling.bias) {
     if (std::isinf(bias)) banned.insert(id);
   }
-  sample.failed = banned.size() >= static_cast<size_t>(vocab_size);
+  const bool all_banned = banned.size() >= static_cast<size_t>(vocab_size);
+  if (all_banned) sample.failure = SampleFailure::kAllForbidden;
   sample.token_id = static_cast<int32_t>(hash % static_cast<uint64_t>(vocab_size));
-  while (!sample.failed && banned.count(sample.token_id) > 0) {
+  while (!all_banned && banned.count(sample.token_id) > 0) {
     sample.token_id = (sample.token_id + 1) % vocab_size;
   }
   if (sampling.forced_id >= 0) sample.token_id = sampling.forced_id;
