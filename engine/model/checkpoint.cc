@@ -8,7 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
-#include "engine/model/json_fields.h"
+#include "engine/json/json_fields.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {

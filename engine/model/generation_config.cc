@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "engine/model/json_fields.h"
+#include "engine/json/json_fields.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "engine/json/json_fields.h"
 #include "engine/model/families/families.h"
-#include "engine/model/json_fields.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_format.h"
-#include "engine/model/json_fields.h"
+#include "engine/json/json_fields.h"
 #include "kernels/base/check.h"
 
 namespace gatehouse {

@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "engine/model/json_fields.h"
+#include "engine/json/json_fields.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {

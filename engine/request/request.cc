@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {
@@ -51,30 +52,6 @@ absl::Status CheckTokenIds(const std::string& path, const std::vector<int32_t>& 
     }
   }
   return absl::OkStatus();
-}
-
-// Shortest forms only, no surrogates, at most U+10FFFF (RFC 3629).
-bool IsUtf8(std::string_view text) {
-  size_t i = 0;
-  while (i < text.size()) {
-    const auto lead = static_cast<uint8_t>(text[i]);
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    }
-    const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-    if (lead < 0xc2 || lead > 0xf4 || length > text.size() - i) return false;
-    uint32_t code = lead & (0x7f >> length);
-    for (size_t k = 1; k < length; ++k) {
-      const auto next = static_cast<uint8_t>(text[i + k]);
-      if ((next & 0xc0) != 0x80) return false;
-      code = (code << 6) | (next & 0x3f);
-    }
-    const uint32_t smallest = length == 2 ? 0x80 : length == 3 ? 0x800 : 0x10000;
-    if (code < smallest || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) return false;
-    i += length;
-  }
-  return true;
 }
 
 absl::Status CheckPrompt(const RequestLimits& limits, const std::vector<int32_t>& prompt_ids) {
@@ -159,7 +136,7 @@ absl::Status CheckStop(const RequestLimits& limits, int32_t num_prompt_tokens,
       return absl::InvalidArgumentError(absl::StrFormat(
           "%s: got %d bytes, must be in [1, %d]", path, num_bytes, limits.max_stop_string_bytes));
     }
-    if (!IsUtf8(stop.strings[i])) {
+    if (FindInvalidUtf8(stop.strings[i]) < stop.strings[i].size()) {
       return absl::InvalidArgumentError(
           absl::StrFormat("%s: got bytes that are not UTF-8, must be UTF-8", path));
     }

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "engine/tokenizer/unicode_additions.h"
-#include "engine/tokenizer/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {

@@ -4,8 +4,8 @@
 #include <functional>
 
 #include "engine/tokenizer/byte_alphabet.h"
-#include "engine/tokenizer/utf8.h"
 #include "kernels/base/check.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {

@@ -1,8 +1,8 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 
 #include "absl/strings/str_format.h"
-#include "engine/tokenizer/utf8.h"
 #include "kernels/base/status_macros.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {

@@ -1,6 +1,6 @@
 #include "engine/tokenizer/incremental_decoder.h"
 
-#include "engine/tokenizer/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 

@@ -6,8 +6,8 @@
 #include <array>
 #include <cstdint>
 
-#include "engine/tokenizer/utf8.h"
 #include "kernels/base/check.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {

@@ -7,8 +7,8 @@
 #include "absl/strings/str_format.h"
 #include "engine/tokenizer/json_node.h"
 #include "engine/tokenizer/unicode_additions.h"
-#include "engine/tokenizer/utf8.h"
 #include "kernels/base/status_macros.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "absl/strings/str_format.h"
 #include "engine/tokenizer/byte_alphabet.h"
-#include "engine/tokenizer/utf8.h"
 #include "kernels/base/status_macros.h"
+#include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {

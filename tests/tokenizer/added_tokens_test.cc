@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "engine/tokenizer/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/tokenizer/tokenizer_files.h"
 
 namespace gatehouse {

@@ -2,7 +2,7 @@
 
 #include <random>
 
-#include "engine/tokenizer/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/tokenizer/tokenizer_files.h"
 
 namespace gatehouse {

@@ -1,6 +1,6 @@
 #include "engine/tokenizer/normalizer.h"
 
-#include "engine/tokenizer/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/tokenizer/tokenizer_files.h"
 
 namespace gatehouse {

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "engine/tokenizer/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/tokenizer/tokenizer_files.h"
 
 namespace gatehouse {

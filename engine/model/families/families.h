@@ -5,7 +5,7 @@
 #include <span>
 #include <string_view>
 
-#include "engine/model/json_fields.h"
+#include "engine/json/json_fields.h"
 #include "engine/model/model_config.h"
 
 namespace gatehouse {

@@ -1,4 +1,4 @@
-#include "engine/model/json_fields.h"
+#include "engine/json/json_fields.h"
 
 #include <filesystem>
 #include <fstream>

@@ -1,4 +1,4 @@
-#include "engine/tokenizer/utf8.h"
+#include "kernels/base/utf8.h"
 
 #include <cstdint>
 #include <cstring>
