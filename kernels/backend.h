@@ -56,7 +56,7 @@ class PackedMatrix {
   virtual size_t num_bytes() const = 0;  // what one pass over it reads
 };
 
-// The SwiGLU experts of one layer (a dense MLP is one expert). Immutable, owned by the model.
+// The gated experts of one layer (a dense MLP is one expert). Immutable, owned by the model.
 class PackedExperts {
  public:
   virtual ~PackedExperts() = default;
@@ -70,6 +70,14 @@ struct ExpertSource {
   WeightView gate;  // [intermediate, hidden]
   WeightView up;    // [intermediate, hidden]
   WeightView down;  // [hidden, intermediate]
+  // Of all experts of a layer or of none (no data): [intermediate], [intermediate], [hidden].
+  WeightView gate_bias, up_bias, down_bias;
+};
+struct ExpertsShape {
+  int num_experts = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  bool has_bias = false;
 };
 
 // One layer's part of the paged cache. The layout inside a block belongs to the back end.
@@ -91,6 +99,7 @@ struct KvLayerView {
 
 struct EmbedArgs {
   WeightView table;       // [vocab, hidden] as the checkpoint stores it
+  float scale = 1;        // what every value is multiplied by
   MatrixView<float> out;  // [num_rows, hidden], rows of layout.token_ids
 };
 
@@ -101,13 +110,14 @@ struct RmsNormArgs {              // out = x / sqrt(mean(x^2) + eps) * weight
   MatrixView<float> out;  // [num_rows, n], may be x
 };
 
-struct GemmArgs {                         // out[r] = x[row_ids[r]] * weights^T (+ bias) (+ out[r])
-  MatrixView<const float> x;              // [.., num_inputs]
+struct GemmArgs {             // out[r] = scale * (x[row_ids[r]] * weights^T (+ bias)) (+ out[r])
+  MatrixView<const float> x;  // [.., num_inputs]
   std::span<const int32_t> row_ids;       // host; empty: rows 0 .. out.num_rows - 1
   const PackedMatrix* weights = nullptr;  // [num_outputs, num_inputs]
   const float* bias = nullptr;            // [num_outputs] or null
-  bool accumulate = false;                // add to what `out` holds
-  MatrixView<float> out;                  // [num_rows, num_outputs]
+  float scale = 1;
+  bool accumulate = false;  // add to what `out` holds
+  MatrixView<float> out;    // [num_rows, num_outputs]
 };
 
 struct HeadGemmArgs {  // a matrix for each head: out[r] of head h = x[r] of head h * weights[h]^T
@@ -128,11 +138,12 @@ struct RopeTable {
   const float* row(int64_t position) const { return cos_sin + position * rotary_dim; }
 };
 
-struct QkvToCacheArgs {  // norm q and k per head, rotate, keep q in place, write k and v to the
-                         // cache
+struct QkvToCacheArgs {  // clip q, k and v, norm q and k per head, rotate, keep q in place, write k
+                         // and v to the cache
   MatrixView<float>
       qkv;  // [num_rows, (num_heads + 2 num_kv_heads) * head_dim]: q heads, k heads, v heads
   int num_heads = 0;
+  float clip = 0;                 // > 0: q, k and v are limited to [-clip, clip] first
   const float* q_norm = nullptr;  // [head_dim] or null: RMSNorm weight of each q head
   const float* k_norm = nullptr;
   float norm_eps = 0;
@@ -160,6 +171,9 @@ struct AttentionArgs {  // causal, over the cache, which holds this step's keys 
   int num_heads =
       0;  // a multiple of kv.shape.num_kv_heads; query head h reads kv head h / (heads / kv heads)
   float scale = 0;
+  int32_t window = 0;  // > 0: position p sees positions p - window + 1 .. p alone
+  // [num_heads] or null: a logit of each head that takes part in the softmax and has no value.
+  const float* sinks = nullptr;
   KvLayerView kv;
   MatrixView<float> out;  // [num_rows, num_heads * kv.shape.value_dim()]
 };
@@ -204,11 +218,20 @@ struct ExpertGroups {
   std::span<const int32_t> expert_begin;  // host [num_experts + 1]
 };
 
-struct ExpertFfnArgs {        // out[a] = down(silu(gate(x)) * up(x)) with x = x[row_ids[a]] and a's
-                              // expert
+// What happens between an expert's two products. The second form is gpt-oss's:
+//   g = min(gate, limit)   u = clamp(up, -limit, limit)   (u + 1) * g * sigmoid(alpha * g)
+enum class ExpertActivation { kSwiglu, kClampedSwiglu };  // silu(gate) * up
+struct ActivationOptions {
+  ExpertActivation kind = ExpertActivation::kSwiglu;
+  float alpha = 0;  // of the clamped form
+  float limit = 0;  // likewise
+};
+
+struct ExpertFfnArgs {  // out[a] = down(act(gate(x), up(x))) with x = x[row_ids[a]] and a's expert
   MatrixView<const float> x;  // [num_rows, hidden]
   ExpertGroups groups;
   const PackedExperts* experts = nullptr;
+  ActivationOptions activation;
   MatrixView<float> scratch;  // [num_assignments, intermediate], overwritten
   MatrixView<float> out;      // [num_assignments, hidden], in the order of the assignments
 };
@@ -222,8 +245,10 @@ struct CombineArgs {  // rule R17: y = fma(weight, expert row, y), ascending exp
   MatrixView<float> out;                    // [num_rows, hidden]
 };
 
-struct AddArgs {  // out += x
+struct AddArgs {  // out = fma(scale, x, out), the scale of a gated row times sigmoid(its gate)
   MatrixView<const float> x;
+  float scale = 1;
+  const float* gates = nullptr;  // [num_rows] or null
   MatrixView<float> out;
 };
 
@@ -288,8 +313,7 @@ class Backend {
   // Bytes that PackMatrix and PackExperts will take, for the memory plan.
   virtual size_t PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
                                    WeightFormat format) const = 0;
-  virtual size_t PackedExpertsBytes(int num_experts, int64_t hidden_size, int64_t intermediate_size,
-                                    WeightFormat format) const = 0;
+  virtual size_t PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const = 0;
 
   // One step: Begin, operations in order, Finish.
   virtual void BeginStep(const BatchLayout& layout) = 0;

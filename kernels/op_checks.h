@@ -153,6 +153,7 @@ inline void CheckArgs(const AttentionArgs& args, const BatchLayout& layout) {
   CheckKv(args.kv, layout);
   GATEHOUSE_CHECK(args.num_heads >= 1 && args.num_heads % shape.num_kv_heads == 0)
       << args.num_heads << " heads, " << shape.num_kv_heads << " kv heads";
+  GATEHOUSE_CHECK(args.window >= 0) << args.window;
   const int64_t num_rows = static_cast<int64_t>(layout.token_ids.size());
   CheckView(args.q, num_rows, int64_t{args.num_heads} * shape.head_dim);
   CheckView(args.out, num_rows, int64_t{args.num_heads} * shape.value_dim());

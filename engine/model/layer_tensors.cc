@@ -129,8 +129,10 @@ WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& for
     bytes.dense += VectorBytes(layer);
     const WeightView& gate = layer.experts.front().gate.view;  // [intermediate, hidden]
     const auto ffn_bytes = static_cast<int64_t>(
-        backend.PackedExpertsBytes(static_cast<int>(layer.experts.size()), gate.num_cols,
-                                   gate.num_rows, FormatOfExperts(layer, formats)));
+        backend.PackedExpertsBytes({.num_experts = static_cast<int>(layer.experts.size()),
+                                    .hidden_size = gate.num_cols,
+                                    .intermediate_size = gate.num_rows},
+                                   FormatOfExperts(layer, formats)));
     (layer.is_moe() ? bytes.experts : bytes.dense) += ffn_bytes;
     if (layer.is_moe()) bytes.dense += stacked_bytes({&layer.router}, FormatOfRouter(layer));
   }

@@ -19,7 +19,13 @@ void Add(Machine machine, const AddArgs& args) {
   machine.pool.Run(static_cast<int>(num_units), [&](int /*thread*/, int unit) {
     const int64_t end = std::min(num_rows, (unit + 1) * kRowsPerUnit);
     for (int64_t r = unit * kRowsPerUnit; r < end; ++r) {
-      machine.isa.gemm.add(args.x.row(r), args.out.row(r), args.out.num_cols);
+      float scale = args.scale;
+      if (args.gates != nullptr) {
+        float sigmoid = 0;
+        machine.isa.row.sigmoid(args.gates + r, &sigmoid, 1);
+        scale *= sigmoid;
+      }
+      machine.isa.gemm.add(args.x.row(r), scale, args.out.row(r), args.out.num_cols);
     }
   });
 }

@@ -48,7 +48,9 @@ std::vector<UnitPlan> PlanUnits(const AttentionArgs& args, const BatchLayout& la
     const int64_t num_queries = sequence.num_rows * heads_per_kv;
     for (int64_t first = 0; first < num_queries; first += unit_queries) {
       const int64_t count = std::min(unit_queries, num_queries - first);
-      const int64_t num_keys = sequence.first_position + (first + count - 1) / heads_per_kv + 1;
+      const int64_t first_row = first / heads_per_kv, last_row = (first + count - 1) / heads_per_kv;
+      int64_t num_keys = sequence.first_position + last_row + 1;
+      if (args.window > 0) num_keys = std::min(num_keys, args.window + last_row - first_row);
       for (int h = 0; h < args.kv.shape.num_kv_heads; ++h) {
         units.push_back({.sequence_idx = static_cast<int32_t>(s),
                          .kv_head = h,
@@ -74,6 +76,8 @@ AttentionUnit MakeUnit(const AttentionArgs& args, const SequenceSpan& sequence,
           .out = args.out.row(sequence.first_row) + first_head * shape.value_dim(),
           .out_stride = args.out.stride,
           .scale = args.scale,
+          .sinks = args.sinks == nullptr ? nullptr : args.sinks + plan.kv_head * heads_per_kv,
+          .window = args.window,
           .heads_per_kv = heads_per_kv,
           .first_query = plan.first_query,
           .num_queries = plan.num_queries,

@@ -3,9 +3,10 @@
 //   scores   lanes are keys; one chain of fused multiply-adds over the channels, ascending
 //   softmax  m' = max(m, scores); p = exp(score - m'); f = exp(m - m'); l = l f + p
 //   values   lanes are channels; sums = sums f, then one chain over the keys, ascending
-// A query's chains do not know which tile or unit it stands in, so neither do its bits. Keys behind
-// a query's position may hold anything: their lanes are overwritten before they meet other lanes,
-// and their values are not read. Included, after the header of V, by the files isa_*.cc only.
+// A query's chains do not know which tile or unit it stands in, so neither do its bits. Keys that a
+// query does not see (behind its position or before its window) may hold anything: their lanes are
+// overwritten before they meet other lanes, and their values are not read. Included, after the
+// header of V, by the files isa_*.cc only.
 #pragma once
 
 #include <cstdint>
@@ -62,24 +63,25 @@ inline void Score(const KeyStep& step, int group, int num_groups, QueryTile& til
   if constexpr (kGroups > 1) Score<V, kQueries, kGroups / 2>(step, group, num_groups, tile);
 }
 
-// Turns query i's scores of num_keys keys into p and brings m, l and f up to date.
+// Turns query i's scores of the keys it sees into p and brings m, l and f up to date.
 template <typename V>
-inline void SoftmaxStep(QueryTile& tile, int i, int num_keys) {
+inline void SoftmaxStep(QueryTile& tile, int i, KeyRange seen) {
   float* p = tile.scores + i * kKeysPerStep;
-  const int num_groups = (num_keys + 7) / 8;
+  const int first_group = seen.begin / 8, num_groups = (seen.end + 7) / 8;
   // Unseen keys get e^-87, which is lost beside the 1 of the largest score.
-  for (int t = num_keys; t < num_groups * 8; ++t) p[t] = -3.4e38f;
-  V largest = V::Load(p);
-  for (int g = 1; g < num_groups; ++g) largest = Max(largest, V::Load(p + g * 8));
+  for (int t = first_group * 8; t < seen.begin; ++t) p[t] = -3.4e38f;
+  for (int t = seen.end; t < num_groups * 8; ++t) p[t] = -3.4e38f;
+  V largest = V::Load(p + first_group * 8);
+  for (int g = first_group + 1; g < num_groups; ++g) largest = Max(largest, V::Load(p + g * 8));
   const float step_maximum = ReduceMax(largest), before = tile.maxima[i];
   const float maximum = step_maximum > before ? step_maximum : before;
   float factor[8];
   Exp(V::Broadcast(before - maximum)).Store(factor);
-  for (int g = 0; g < num_groups; ++g) {
+  for (int g = first_group; g < num_groups; ++g) {
     Exp(Sub(V::Load(p + g * 8), V::Broadcast(maximum))).Store(p + g * 8);
   }
   V total = Mul(V::Load(tile.totals + i * 8), V::Broadcast(factor[0]));
-  for (int g = 0; g < num_groups; ++g) total = Add(total, V::Load(p + g * 8));
+  for (int g = first_group; g < num_groups; ++g) total = Add(total, V::Load(p + g * 8));
   total.Store(tile.totals + i * 8);
   tile.maxima[i] = maximum;
   tile.factors[i] = factor[0];
@@ -132,27 +134,37 @@ constexpr int RegistersPerQuery(int num_queries) {
   return num_queries == 1 ? 8 : num_queries <= 3 ? 4 : 2;
 }
 
-// One step of one tile. num_keys[i] of the step's keys are seen by query i: ascending, the last
-// >= 1.
+// One step of one tile. seen[i] are the step's keys that query i sees, none of them or more: both
+// ends ascend with i, and some query sees some key.
 template <typename V, int kQueries>
-void TileStep(const KeyStep& step, const int* num_keys, QueryTile& tile) {
+void TileStep(const KeyStep& step, const KeyRange* seen, QueryTile& tile) {
   constexpr int kRegisters = RegistersPerQuery(kQueries);
-  Score<V, kQueries, kRegisters>(step, 0, (num_keys[kQueries - 1] + 7) / 8, tile);
+  constexpr int kAlone = RegistersPerQuery(1);
+  const KeyRange first = seen[0], last = seen[kQueries - 1];
+  Score<V, kQueries, kRegisters>(step, first.begin / 8, (last.end + 7) / 8, tile);
   for (int i = 0; i < kQueries; ++i) {
     tile.factors[i] = 1;
-    if (num_keys[i] > 0) SoftmaxStep<V>(tile, i, num_keys[i]);
+    if (seen[i].begin < seen[i].end) SoftmaxStep<V>(tile, i, seen[i]);
   }
-  AddValues<V, kQueries, kRegisters>(step, {0, num_keys[0]}, true, tile, 0);
+  // Keys in ascending order for each query: those before what all see, those, and those behind. At
+  // the border of a window earlier queries see keys that the last does not.
+  const bool at_border = last.begin > first.begin;
+  for (int i = 0; at_border && i < kQueries; ++i) {
+    const int end = seen[i].end < last.begin ? seen[i].end : last.begin;
+    AddValues<V, 1, kAlone>(step, {seen[i].begin, end}, true, tile, i);
+  }
+  if (last.begin < first.end || !at_border) {
+    AddValues<V, kQueries, kRegisters>(step, {last.begin, first.end}, !at_border, tile, 0);
+  }
   // On the diagonal later queries see more keys than the first.
   for (int i = 1; i < kQueries; ++i) {
-    if (num_keys[i] > num_keys[0]) {
-      AddValues<V, 1, RegistersPerQuery(1)>(step, {num_keys[0], num_keys[i]}, false, tile, i);
-    }
+    const int begin = first.end > last.begin ? first.end : last.begin;
+    if (seen[i].end > begin) AddValues<V, 1, kAlone>(step, {begin, seen[i].end}, false, tile, i);
   }
 }
 
 template <typename V>
-using TileStepFn = void (*)(const KeyStep& step, const int* num_keys, QueryTile& tile);
+using TileStepFn = void (*)(const KeyStep& step, const KeyRange* seen, QueryTile& tile);
 
 template <typename V>
 constexpr TileStepFn<V> kTileSteps[kMaxTileQueries] = {
@@ -202,6 +214,39 @@ void StoreQuery(const AttentionUnit& unit, int i, const float* sums, const float
   }
 }
 
+// The keys that each query of a unit sees.
+struct SeenKeys {
+  explicit SeenKeys(const AttentionUnit& unit) {
+    for (int i = 0; i < unit.num_queries; ++i) {
+      ends[i] = unit.first_position + (unit.first_query + i) / unit.heads_per_kv + 1;
+      begins[i] = unit.window > 0 && ends[i] > unit.window ? ends[i] - unit.window : 0;
+    }
+  }
+  // Neither ever falls.
+  int64_t begins[kMaxUnitQueries] = {}, ends[kMaxUnitQueries] = {};
+};
+
+// [begin, end) as far as it lies in the step that starts at first_key; an empty part keeps the
+// order of the ends.
+inline KeyRange WithinStep(int64_t begin, int64_t end, int64_t first_key) {
+  const auto within = [&](int64_t key) {
+    const int64_t offset = key - first_key;
+    return static_cast<int>(offset < 0 ? 0 : offset < kKeysPerStep ? offset : kKeysPerStep);
+  };
+  return {within(begin), within(end)};
+}
+
+// Nothing summed yet, or the sink alone, whose value is 0.
+inline void StartQueries(const AttentionUnit& unit, float* sums, float* totals, float* maxima) {
+  for (float* p = sums; p < maxima; ++p) *p = 0;
+  for (int i = 0; i < unit.num_queries; ++i) {
+    maxima[i] = -__builtin_inff();
+    if (unit.sinks == nullptr) continue;
+    maxima[i] = unit.sinks[(unit.first_query + i) % unit.heads_per_kv];
+    totals[int64_t{i} * 8] = 1;
+  }
+}
+
 template <typename V>
 void Attend(const AttentionUnit& unit) {
   const int64_t sums_stride = PaddedDim(unit.value_dim);
@@ -212,32 +257,27 @@ void Attend(const AttentionUnit& unit) {
   float* widened = maxima + unit.num_queries;
   const TileSplit split(unit.num_queries);
   PackQueries(unit, split, packed);
-  for (float* p = sums; p < maxima; ++p) *p = 0;
-  int64_t ends[kMaxUnitQueries];  // how many keys a query sees: never falls
-  int64_t last_key = 0;
-  for (int i = 0; i < unit.num_queries; ++i) {
-    maxima[i] = -__builtin_inff();
-    ends[i] = unit.first_position + (unit.first_query + i) / unit.heads_per_kv + 1;
-    last_key = ends[i];
-  }
+  StartQueries(unit, sums, totals, maxima);
+  const SeenKeys seen(unit);
+  const int64_t first_seen = seen.begins[0], last_seen = seen.ends[unit.num_queries - 1];
 
-  for (int64_t first_key = 0; first_key < last_key; first_key += kKeysPerStep) {
-    const auto within = [&](int64_t num_keys) {
-      const int64_t seen = num_keys - first_key;
-      return static_cast<int>(seen < 0 ? 0 : seen < kKeysPerStep ? seen : kKeysPerStep);
-    };
-    const KeyStep step = LoadKeyStep<V>(unit, first_key, {0, within(last_key)}, widened);
+  for (int64_t first_key = first_seen / kKeysPerStep * kKeysPerStep; first_key < last_seen;
+       first_key += kKeysPerStep) {
+    const KeyStep step =
+        LoadKeyStep<V>(unit, first_key, WithinStep(first_seen, last_seen, first_key), widened);
     for (int t = 0; t < split.num_tiles; ++t) {
       const int begin = split.begin(t), count = split.begin(t + 1) - begin;
-      int num_keys[kMaxTileQueries];
-      for (int i = 0; i < count; ++i) num_keys[i] = within(ends[begin + i]);
-      if (num_keys[count - 1] == 0) continue;
+      KeyRange in_step[kMaxTileQueries];
+      for (int i = 0; i < count; ++i) {
+        in_step[i] = WithinStep(seen.begins[begin + i], seen.ends[begin + i], first_key);
+      }
+      if (in_step[0].begin >= in_step[count - 1].end) continue;  // no query sees any
       QueryTile tile;
       tile.q = packed + int64_t{begin} * unit.head_dim;
       tile.sums = sums + begin * sums_stride;
       tile.totals = totals + int64_t{begin} * 8;
       tile.maxima = maxima + begin;
-      kTileSteps<V>[count - 1](step, num_keys, tile);
+      kTileSteps<V>[count - 1](step, in_step, tile);
     }
   }
   for (int i = 0; i < unit.num_queries; ++i) {

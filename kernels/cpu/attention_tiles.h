@@ -15,13 +15,16 @@ constexpr int kMaxTileQueries = 6;   // whose scores stay in registers
 constexpr int kMaxUnitQueries = 48;  // that pass by a step's keys and values while these are in L1
 
 // Query i of the unit belongs to row (first_query + i) / heads_per_kv of the sequence's chunk and
-// head (first_query + i) % heads_per_kv of the group; it sees positions 0 .. its own.
+// head (first_query + i) % heads_per_kv of the group; it sees positions 0 .. its own, or with a
+// window the last `window` of these.
 struct AttentionUnit {
   const float* q = nullptr;  // head 0 of the group in row 0; heads are head_dim apart
   int64_t q_stride = 0;
   float* out = nullptr;  // likewise, value_dim apart
   int64_t out_stride = 0;
   float scale = 0;
+  const float* sinks = nullptr;  // [heads_per_kv] or null
+  int64_t window = 0;            // 0: none
 
   int heads_per_kv = 0;
   int first_query = 0;

@@ -44,9 +44,8 @@ size_t CpuBackend::PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
   return MatrixBytes(format, num_outputs, num_inputs);
 }
 
-size_t CpuBackend::PackedExpertsBytes(int num_experts, int64_t hidden_size,
-                                      int64_t intermediate_size, WeightFormat format) const {
-  return ExpertsBytes(format, num_experts, hidden_size, intermediate_size);
+size_t CpuBackend::PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const {
+  return ExpertsBytes(format, shape);
 }
 
 void CpuBackend::BeginStep(const BatchLayout& layout) {

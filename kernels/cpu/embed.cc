@@ -28,8 +28,9 @@ void Embed(Machine /*machine*/, const BatchLayout& layout, const EmbedArgs& args
   CheckArgs(args, layout);
   for (int64_t r = 0; r < args.out.num_rows; ++r) {
     const int64_t id = layout.token_ids[r];
-    WidenRow(static_cast<const char*>(table.At(id, 0)), table.dtype, table.num_cols,
-             args.out.row(r));
+    float* out = args.out.row(r);
+    WidenRow(static_cast<const char*>(table.At(id, 0)), table.dtype, table.num_cols, out);
+    for (int64_t c = 0; args.scale != 1 && c < table.num_cols; ++c) out[c] *= args.scale;
   }
 }
 

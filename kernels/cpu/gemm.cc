@@ -47,6 +47,7 @@ void Gemm(Machine machine, const GemmArgs& args) {
               .out_stride = args.out.stride,
               .num_cols = static_cast<int>(std::min<int64_t>(kPanelCols, args.out.num_cols - col)),
               .bias = args.bias == nullptr ? nullptr : args.bias + col,
+              .scale = args.scale,
               .accumulate = args.accumulate});
   };
   machine.pool.Run(static_cast<int>(num_ranges * num_groups), [&](int /*thread*/, int unit) {

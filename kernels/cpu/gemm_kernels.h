@@ -159,7 +159,7 @@ void SumTile(const PanelTile& tile, const float* const* x, int num_rows, float* 
   }
 }
 
-// out = sums (+ bias) (+ out)
+// out = scale * (sums (+ bias)) (+ out)
 template <typename V>
 struct StoreSums {
   static void Row(const PanelTile& tile, const float* sums, float* out) {
@@ -167,20 +167,37 @@ struct StoreSums {
       const int count = tile.num_cols - c < 8 ? tile.num_cols - c : 8;
       V value = V::Load(sums + c);
       if (tile.bias != nullptr) value = Add(value, V::LoadFirst(tile.bias + c, count));
+      value = Mul(value, V::Broadcast(tile.scale));
       if (tile.accumulate) value = Add(value, V::LoadFirst(out + c, count));
       value.StoreFirst(out + c, count);
     }
   }
 };
-// out = silu(gate) * up
-template <typename V>
-struct StoreSwiglu {
+// out = activation(gate, up)
+template <typename V, typename Activation>
+struct StoreGated {
   static void Row(const PanelTile& tile, const float* sums, float* out) {
     for (int c = 0; c < tile.num_cols; c += 8) {
       const int count = tile.num_cols - c < 8 ? tile.num_cols - c : 8;
-      const V gate = V::Load(sums + c), up = V::Load(sums + kPanelCols / 2 + c);
-      Mul(Silu(gate), up).StoreFirst(out + c, count);
+      V gate = V::Load(sums + c), up = V::Load(sums + kPanelCols / 2 + c);
+      if (tile.bias != nullptr) gate = Add(gate, V::LoadFirst(tile.bias + c, count));
+      if (tile.up_bias != nullptr) up = Add(up, V::LoadFirst(tile.up_bias + c, count));
+      Activation::Of(tile, gate, up).StoreFirst(out + c, count);
     }
+  }
+};
+template <typename V>
+struct Swiglu {
+  static V Of(const PanelTile& /*tile*/, V gate, V up) { return Mul(Silu(gate), up); }
+};
+template <typename V>
+struct ClampedSwiglu {
+  static V Of(const PanelTile& tile, V gate, V up) {
+    const V limit = V::Broadcast(tile.limit);
+    gate = Min(limit, gate);
+    up = Max(Sub(V::Zero(), limit), Min(limit, up));
+    const V sigmoid_divisor = Add(V::Broadcast(1), Exp(Mul(gate, V::Broadcast(-tile.alpha))));
+    return Mul(Add(up, V::Broadcast(1)), Div(gate, sigmoid_divisor));
   }
 };
 
@@ -203,18 +220,22 @@ void RunPanel(const PanelTile& tile) {
 }
 
 template <typename V>
-void AddTo(const float* x, float* out, int64_t count) {
+void AddTo(const float* x, float scale, float* out, int64_t count) {
+  const V factor = V::Broadcast(scale);
   int64_t i = 0;
-  for (; i + 8 <= count; i += 8) Add(V::Load(out + i), V::Load(x + i)).Store(out + i);
-  for (; i < count; ++i) out[i] += x[i];
+  for (; i + 8 <= count; i += 8) Fma(factor, V::Load(x + i), V::Load(out + i)).Store(out + i);
+  const int rest = static_cast<int>(count - i);
+  Fma(factor, V::LoadFirst(x + i, rest), V::LoadFirst(out + i, rest)).StoreFirst(out + i, rest);
 }
 
 template <typename V>
 constexpr GemmKernels MakeGemmKernels() {
   return {.multiply_f32 = RunPanel<V, F32Panel<V>, StoreSums<V>>,
           .multiply_bf16 = RunPanel<V, BF16Panel<V>, StoreSums<V>>,
-          .swiglu_f32 = RunPanel<V, F32Panel<V>, StoreSwiglu<V>>,
-          .swiglu_bf16 = RunPanel<V, BF16Panel<V>, StoreSwiglu<V>>,
+          .swiglu_f32 = RunPanel<V, F32Panel<V>, StoreGated<V, Swiglu<V>>>,
+          .swiglu_bf16 = RunPanel<V, BF16Panel<V>, StoreGated<V, Swiglu<V>>>,
+          .clamped_swiglu_f32 = RunPanel<V, F32Panel<V>, StoreGated<V, ClampedSwiglu<V>>>,
+          .clamped_swiglu_bf16 = RunPanel<V, BF16Panel<V>, StoreGated<V, ClampedSwiglu<V>>>,
           .add = AddTo<V>};
 }
 

@@ -17,9 +17,12 @@ struct PanelTile {
   int64_t num_rows = 0;
   float* out = nullptr;  // [num_rows, num_cols]
   int64_t out_stride = 0;
-  int num_cols = 0;             // valid columns: 1..32, of swiglu 1..16
-  const float* bias = nullptr;  // [num_cols] or null; not for swiglu
-  bool accumulate = false;      // out += ; not for swiglu
+  int num_cols = 0;                // valid columns: 1..32, of swiglu 1..16
+  const float* bias = nullptr;     // [num_cols] or null; of swiglu for gate
+  const float* up_bias = nullptr;  // [num_cols] or null; swiglu alone
+  float scale = 1;                 // out = scale * ..; not for swiglu
+  bool accumulate = false;         // out += ; not for swiglu
+  float alpha = 0, limit = 0;      // clamped swiglu alone (ActivationOptions)
 };
 
 using PanelFn = void (*)(const PanelTile& tile);
@@ -29,7 +32,9 @@ struct GemmKernels {
   PanelFn multiply_bf16;
   PanelFn swiglu_f32;  // panel of 16 gate and 16 up columns: out = silu(gate) * up
   PanelFn swiglu_bf16;
-  void (*add)(const float* x, float* out, int64_t count);  // out += x
+  PanelFn clamped_swiglu_f32;  // likewise, with ActivationOptions' second form
+  PanelFn clamped_swiglu_bf16;
+  void (*add)(const float* x, float scale, float* out, int64_t count);  // out += scale * x
 };
 
 }  // namespace gatehouse::cpu

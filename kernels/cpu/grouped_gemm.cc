@@ -1,6 +1,6 @@
-// The experts of one layer over rows grouped by expert: one region for gate, up and SwiGLU, one for
-// down. A unit is a few panels of an expert with its rows, read through their index list: no row is
-// copied. Experts with most rows come first, so that the last unit to finish is a small one.
+// The experts of one layer over rows grouped by expert: one region for gate, up and activation, one
+// for down. A unit is a few panels of an expert with its rows, read through their index list: no
+// row is copied. Experts with most rows come first, so that the last unit to finish is a small one.
 #include <algorithm>
 #include <vector>
 
@@ -64,24 +64,30 @@ void ExpertFfn(Machine machine, const ExpertFfnArgs& args) {
   const std::vector<ExpertRows> ranges =
       SplitRows(args.groups, experts.num_experts(), std::max(hidden, intermediate));
 
-  const PanelFn swiglu = SwigluFn(machine.isa.gemm, experts.format());
+  const PanelFn activate = GateUpFn(machine.isa.gemm, args.activation.kind, experts.format());
   const auto gate_up = [&](const ExpertRows& rows, int64_t panel) {
     const int64_t col = panel * kHalfPanel;
-    swiglu({.panel = experts.gate_up_panel(rows.expert, panel),
-            .num_inputs = hidden,
-            .x = args.x.data,
-            .x_stride = args.x.stride,
-            .row_ids = args.groups.row_ids.data() + rows.begin,
-            .num_rows = rows.end - rows.begin,
-            .out = args.scratch.row(rows.begin) + col,
-            .out_stride = args.scratch.stride,
-            .num_cols = static_cast<int>(std::min(kHalfPanel, intermediate - col))});
+    const float* biases = experts.biases(rows.expert);
+    activate({.panel = experts.gate_up_panel(rows.expert, panel),
+              .num_inputs = hidden,
+              .x = args.x.data,
+              .x_stride = args.x.stride,
+              .row_ids = args.groups.row_ids.data() + rows.begin,
+              .num_rows = rows.end - rows.begin,
+              .out = args.scratch.row(rows.begin) + col,
+              .out_stride = args.scratch.stride,
+              .num_cols = static_cast<int>(std::min(kHalfPanel, intermediate - col)),
+              .bias = biases == nullptr ? nullptr : biases + col,
+              .up_bias = biases == nullptr ? nullptr : biases + intermediate + col,
+              .alpha = args.activation.alpha,
+              .limit = args.activation.limit});
   };
   ForEachPanel(machine.pool, ranges, experts.num_gate_up_panels(), gate_up);
 
   const PanelFn multiply = MultiplyFn(machine.isa.gemm, experts.format());
   const auto down = [&](const ExpertRows& rows, int64_t panel) {
     const int64_t col = panel * kPanelCols;
+    const float* biases = experts.biases(rows.expert);
     multiply({.panel = experts.down_panel(rows.expert, panel),
               .num_inputs = intermediate,
               .x = args.scratch.row(rows.begin),
@@ -89,7 +95,8 @@ void ExpertFfn(Machine machine, const ExpertFfnArgs& args) {
               .num_rows = rows.end - rows.begin,
               .out = args.out.row(rows.begin) + col,
               .out_stride = args.out.stride,
-              .num_cols = static_cast<int>(std::min<int64_t>(kPanelCols, hidden - col))});
+              .num_cols = static_cast<int>(std::min<int64_t>(kPanelCols, hidden - col)),
+              .bias = biases == nullptr ? nullptr : biases + 2 * intermediate + col});
   };
   ForEachPanel(machine.pool, ranges, experts.num_down_panels(), down);
 }

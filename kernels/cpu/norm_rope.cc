@@ -60,6 +60,9 @@ void StoreRow(const RowKernels& kernels, const QkvToCacheArgs& args, const Seque
   const int head_dim = shape.head_dim;
   const int32_t position = sequence.first_position + (row - sequence.first_row);
   float* head = args.qkv.row(row);
+  for (int64_t i = 0; args.clip > 0 && i < args.qkv.num_cols; ++i) {
+    head[i] = std::clamp(head[i], -args.clip, args.clip);
+  }
   for (int h = 0; h < args.num_heads; ++h, head += head_dim) {
     NormAndRotate(kernels, args, args.q_norm, position, head);
   }

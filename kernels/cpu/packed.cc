@@ -82,15 +82,30 @@ void PackStackedPanel(std::span<const WeightView> stacked, int64_t panel_idx, We
   }
 }
 
-void CheckShapes(std::span<const ExpertSource> experts) {
+// Written to `out` one after another.
+void CopyBiases(const ExpertSource& source, float* out) {
+  for (const WeightView* bias : {&source.gate_bias, &source.up_bias, &source.down_bias}) {
+    for (int64_t i = 0; i < bias->num_cols; ++i) *out++ = bias->at(0, i);
+  }
+}
+
+ExpertsShape ShapeOf(std::span<const ExpertSource> experts) {
   GATEHOUSE_CHECK(!experts.empty());
   const int64_t intermediate = experts[0].gate.num_rows, hidden = experts[0].gate.num_cols;
+  const bool has_bias = experts[0].gate_bias.data != nullptr;
   GATEHOUSE_CHECK(intermediate >= 1 && hidden >= 1) << intermediate << " x " << hidden;
   for (const ExpertSource& expert : experts) {
     GATEHOUSE_CHECK(expert.gate.num_rows == intermediate && expert.gate.num_cols == hidden);
     GATEHOUSE_CHECK(expert.up.num_rows == intermediate && expert.up.num_cols == hidden);
     GATEHOUSE_CHECK(expert.down.num_rows == hidden && expert.down.num_cols == intermediate);
+    GATEHOUSE_CHECK(expert.gate_bias.num_cols == (has_bias ? intermediate : 0) &&
+                    expert.up_bias.num_cols == (has_bias ? intermediate : 0) &&
+                    expert.down_bias.num_cols == (has_bias ? hidden : 0));
   }
+  return {.num_experts = static_cast<int>(experts.size()),
+          .hidden_size = hidden,
+          .intermediate_size = intermediate,
+          .has_bias = has_bias};
 }
 
 }  // namespace
@@ -105,11 +120,13 @@ size_t MatrixBytes(WeightFormat format, int64_t num_outputs, int64_t num_inputs)
   return static_cast<size_t>(num_panels * PanelBytes(format, num_inputs));
 }
 
-size_t ExpertsBytes(WeightFormat format, int num_experts, int64_t hidden_size,
-                    int64_t intermediate_size) {
-  const int64_t gate_up_panels = (intermediate_size + kHalfPanel - 1) / kHalfPanel;
-  return num_experts * (static_cast<size_t>(gate_up_panels * PanelBytes(format, hidden_size)) +
-                        MatrixBytes(format, hidden_size, intermediate_size));
+size_t ExpertsBytes(WeightFormat format, const ExpertsShape& shape) {
+  const int64_t hidden = shape.hidden_size, intermediate = shape.intermediate_size;
+  const int64_t gate_up_panels = (intermediate + kHalfPanel - 1) / kHalfPanel;
+  const int64_t num_biases = shape.has_bias ? 2 * intermediate + hidden : 0;
+  return shape.num_experts * (static_cast<size_t>(gate_up_panels * PanelBytes(format, hidden)) +
+                              MatrixBytes(format, hidden, intermediate) +
+                              static_cast<size_t>(num_biases) * sizeof(float));
 }
 
 CpuPackedMatrix::CpuPackedMatrix(WeightFormat format, int64_t num_outputs, int64_t num_inputs,
@@ -120,14 +137,11 @@ CpuPackedMatrix::CpuPackedMatrix(WeightFormat format, int64_t num_outputs, int64
       panel_bytes_(PanelBytes(format, num_inputs)),
       panels_(std::move(panels)) {}
 
-CpuPackedExperts::CpuPackedExperts(WeightFormat format, int num_experts, int64_t hidden_size,
-                                   int64_t intermediate_size, Buffer panels)
+CpuPackedExperts::CpuPackedExperts(WeightFormat format, const ExpertsShape& shape, Buffer panels)
     : format_(format),
-      num_experts_(num_experts),
-      hidden_size_(hidden_size),
-      intermediate_size_(intermediate_size),
-      gate_up_panel_bytes_(PanelBytes(format, hidden_size)),
-      down_panel_bytes_(PanelBytes(format, intermediate_size)),
+      shape_(shape),
+      gate_up_panel_bytes_(PanelBytes(format, shape.hidden_size)),
+      down_panel_bytes_(PanelBytes(format, shape.intermediate_size)),
       panels_(std::move(panels)) {}
 
 absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(ThreadPool& pool,
@@ -155,14 +169,10 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(ThreadPool& pool,
 absl::StatusOr<std::unique_ptr<CpuPackedExperts>> Pack(ThreadPool& pool,
                                                        std::span<const ExpertSource> experts,
                                                        WeightFormat format) {
-  CheckShapes(experts);
-  const int num_experts = static_cast<int>(experts.size());
-  const int64_t intermediate = experts[0].gate.num_rows, hidden = experts[0].gate.num_cols;
-  GATEHOUSE_ASSIGN_OR_RETURN(
-      Buffer panels, AllocateZeroed(ExpertsBytes(format, num_experts, hidden, intermediate)));
+  const ExpertsShape shape = ShapeOf(experts);
+  GATEHOUSE_ASSIGN_OR_RETURN(Buffer panels, AllocateZeroed(ExpertsBytes(format, shape)));
   char* data = panels.as<char>();
-  auto packed = std::make_unique<CpuPackedExperts>(format, num_experts, hidden, intermediate,
-                                                   std::move(panels));
+  auto packed = std::make_unique<CpuPackedExperts>(format, shape, std::move(panels));
   const int64_t num_gate_up = packed->num_gate_up_panels();
   const int64_t num_panels = num_gate_up + packed->num_down_panels();
   // One unit is one panel; where it lies is the packed object's own knowledge.
@@ -170,7 +180,10 @@ absl::StatusOr<std::unique_ptr<CpuPackedExperts>> Pack(ThreadPool& pool,
     return data + (static_cast<const char*>(panel) -
                    static_cast<const char*>(packed->gate_up_panel(0, 0)));
   };
-  pool.Run(static_cast<int>(num_experts * num_panels), [&](int /*thread*/, int unit) {
+  for (int e = 0; shape.has_bias && e < shape.num_experts; ++e) {
+    CopyBiases(experts[static_cast<size_t>(e)], reinterpret_cast<float*>(place(packed->biases(e))));
+  }
+  pool.Run(static_cast<int>(shape.num_experts * num_panels), [&](int /*thread*/, int unit) {
     const int64_t expert = unit / num_panels, panel = unit % num_panels;
     const ExpertSource& source = experts[static_cast<size_t>(expert)];
     if (panel < num_gate_up) {
@@ -190,7 +203,10 @@ PanelFn MultiplyFn(const GemmKernels& kernels, WeightFormat format) {
   return format == WeightFormat::kF32 ? kernels.multiply_f32 : kernels.multiply_bf16;
 }
 
-PanelFn SwigluFn(const GemmKernels& kernels, WeightFormat format) {
+PanelFn GateUpFn(const GemmKernels& kernels, ExpertActivation activation, WeightFormat format) {
+  if (activation == ExpertActivation::kClampedSwiglu) {
+    return format == WeightFormat::kF32 ? kernels.clamped_swiglu_f32 : kernels.clamped_swiglu_bf16;
+  }
   return format == WeightFormat::kF32 ? kernels.swiglu_f32 : kernels.swiglu_bf16;
 }
 

@@ -37,33 +37,38 @@ class CpuPackedMatrix final : public PackedMatrix {
   const Buffer panels_;
 };
 
-// One allocation: expert after expert its gate+up panels, then expert after expert its down panels.
+// One allocation: expert after expert its gate+up panels, then expert after expert its down panels,
+// then the biases of gate, up and down as f32, expert after expert.
 class CpuPackedExperts final : public PackedExperts {
  public:
-  CpuPackedExperts(WeightFormat format, int num_experts, int64_t hidden_size,
-                   int64_t intermediate_size, Buffer panels);
+  CpuPackedExperts(WeightFormat format, const ExpertsShape& shape, Buffer panels);
 
-  int num_experts() const override { return num_experts_; }
-  int64_t hidden_size() const override { return hidden_size_; }
-  int64_t intermediate_size() const override { return intermediate_size_; }
+  int num_experts() const override { return shape_.num_experts; }
+  int64_t hidden_size() const override { return shape_.hidden_size; }
+  int64_t intermediate_size() const override { return shape_.intermediate_size; }
   size_t num_bytes() const override { return panels_.num_bytes(); }
 
   WeightFormat format() const { return format_; }
-  int64_t num_gate_up_panels() const { return (intermediate_size_ + 15) / 16; }  // of one expert
-  int64_t num_down_panels() const { return (hidden_size_ + kPanelCols - 1) / kPanelCols; }
+  int64_t num_gate_up_panels() const { return (intermediate_size() + 15) / 16; }  // of one expert
+  int64_t num_down_panels() const { return (hidden_size() + kPanelCols - 1) / kPanelCols; }
   const void* gate_up_panel(int64_t expert, int64_t panel_idx) const {
     return panels_.as<const char>() +
            (expert * num_gate_up_panels() + panel_idx) * gate_up_panel_bytes_;
   }
   const void* down_panel(int64_t expert, int64_t panel_idx) const {
-    return panels_.as<const char>() + num_experts_ * num_gate_up_panels() * gate_up_panel_bytes_ +
+    return panels_.as<const char>() + num_experts() * num_gate_up_panels() * gate_up_panel_bytes_ +
            (expert * num_down_panels() + panel_idx) * down_panel_bytes_;
+  }
+  // gate [intermediate], up [intermediate], down [hidden]; null without biases.
+  const float* biases(int64_t expert) const {
+    if (!shape_.has_bias) return nullptr;
+    return reinterpret_cast<const float*>(down_panel(num_experts(), 0)) +
+           expert * (2 * intermediate_size() + hidden_size());
   }
 
  private:
   const WeightFormat format_;
-  const int num_experts_;
-  const int64_t hidden_size_, intermediate_size_;
+  const ExpertsShape shape_;
   const int64_t gate_up_panel_bytes_, down_panel_bytes_;
   const Buffer panels_;
 };
@@ -71,8 +76,7 @@ class CpuPackedExperts final : public PackedExperts {
 // Bytes of one panel, of a whole matrix, of the experts of one layer.
 int64_t PanelBytes(WeightFormat format, int64_t num_inputs);
 size_t MatrixBytes(WeightFormat format, int64_t num_outputs, int64_t num_inputs);
-size_t ExpertsBytes(WeightFormat format, int num_experts, int64_t hidden_size,
-                    int64_t intermediate_size);
+size_t ExpertsBytes(WeightFormat format, const ExpertsShape& shape);
 
 // The sources are read once and need not be aligned. RESOURCE_EXHAUSTED when the memory cannot be
 // had; shapes that do not fit together are faults of ours and abort.
@@ -85,6 +89,6 @@ absl::StatusOr<std::unique_ptr<CpuPackedExperts>> Pack(ThreadPool& pool,
 
 // The kernels that read `format`.
 PanelFn MultiplyFn(const GemmKernels& kernels, WeightFormat format);
-PanelFn SwigluFn(const GemmKernels& kernels, WeightFormat format);
+PanelFn GateUpFn(const GemmKernels& kernels, ExpertActivation activation, WeightFormat format);
 
 }  // namespace gatehouse::cpu

@@ -11,12 +11,12 @@ void ReferenceBackend::Gemm(const GemmArgs& args) {
   for (int64_t r = 0; r < args.out.num_rows; ++r) {
     const float* x = args.x.row(args.row_ids.empty() ? r : args.row_ids[r]);
     for (int64_t n = 0; n < weights.rows; ++n) {
-      double sum = args.accumulate ? args.out.row(r)[n] : 0.0;
-      if (args.bias != nullptr) sum += args.bias[n];
+      double sum = args.bias != nullptr ? args.bias[n] : 0.0;
       for (int64_t k = 0; k < weights.cols; ++k) {
         sum += double{x[k]} * weights.values[n * weights.cols + k];
       }
-      args.out.row(r)[n] = static_cast<float>(sum);
+      const double before = args.accumulate ? args.out.row(r)[n] : 0.0;
+      args.out.row(r)[n] = static_cast<float>(args.scale * sum + before);
     }
   }
 }

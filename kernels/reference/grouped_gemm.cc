@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -16,6 +17,16 @@ double Dot(const ReferenceMatrix& matrix, int64_t row, const float* x) {
   return sum;
 }
 
+double BiasAt(const std::vector<float>& bias, int64_t i) { return bias.empty() ? 0.0 : bias[i]; }
+
+double Activate(const ActivationOptions& activation, double gate, double up) {
+  if (activation.kind == ExpertActivation::kSwiglu) return gate / (1 + std::exp(-gate)) * up;
+  const double limit = activation.limit;
+  gate = std::min(gate, limit);
+  up = std::clamp(up, -limit, limit);
+  return (up + 1) * gate / (1 + std::exp(-activation.alpha * gate));
+}
+
 }  // namespace
 
 void ReferenceBackend::ExpertFfn(const ExpertFfnArgs& args) {
@@ -28,12 +39,13 @@ void ReferenceBackend::ExpertFfn(const ExpertFfnArgs& args) {
     for (int32_t a = args.groups.expert_begin[e]; a < args.groups.expert_begin[e + 1]; ++a) {
       const float* x = args.x.row(args.groups.row_ids[a]);
       for (int64_t i = 0; i < packed.intermediate_size(); ++i) {
-        const double gate = Dot(expert.gate, i, x);
-        args.scratch.row(a)[i] =
-            static_cast<float>(gate / (1 + std::exp(-gate)) * Dot(expert.up, i, x));
+        const double gate = Dot(expert.gate, i, x) + BiasAt(expert.gate_bias, i);
+        const double up = Dot(expert.up, i, x) + BiasAt(expert.up_bias, i);
+        args.scratch.row(a)[i] = static_cast<float>(Activate(args.activation, gate, up));
       }
       for (int64_t n = 0; n < packed.hidden_size(); ++n) {
-        args.out.row(a)[n] = static_cast<float>(Dot(expert.down, n, args.scratch.row(a)));
+        args.out.row(a)[n] = static_cast<float>(Dot(expert.down, n, args.scratch.row(a)) +
+                                                BiasAt(expert.down_bias, n));
       }
     }
   }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -63,6 +64,9 @@ void ReferenceBackend::QkvToCache(const QkvToCacheArgs& args) {
       const auto head = [&](int i) {
         return std::span<float>(args.qkv.row(r) + int64_t{i} * head_dim, head_dim);
       };
+      for (int64_t i = 0; args.clip > 0 && i < args.qkv.num_cols; ++i) {
+        args.qkv.row(r)[i] = std::clamp(args.qkv.row(r)[i], -args.clip, args.clip);
+      }
       for (int h = 0; h < args.num_heads; ++h) {
         NormAndRotate({args.q_norm, args.norm_eps, args.rope}, position, head(h));
       }

@@ -24,12 +24,14 @@ struct ReferenceExperts final : PackedExperts {
     size_t num_bytes = 0;
     for (const Expert& e : experts) {
       num_bytes += e.gate.num_bytes() + e.up.num_bytes() + e.down.num_bytes();
+      num_bytes += (e.gate_bias.size() + e.up_bias.size() + e.down_bias.size()) * sizeof(float);
     }
     return num_bytes;
   }
 
   struct Expert {
     ReferenceMatrix gate, up, down;
+    std::vector<float> gate_bias, up_bias, down_bias;  // or empty
   };
   std::vector<Expert> experts;
 };

@@ -9,7 +9,7 @@ void ReferenceBackend::Embed(const EmbedArgs& args) {
   CheckArgs(args, layout_);
   for (int64_t r = 0; r < args.out.num_rows; ++r) {
     for (int64_t c = 0; c < args.out.num_cols; ++c) {
-      args.out.row(r)[c] = args.table.at(layout_.token_ids[r], c);
+      args.out.row(r)[c] = args.table.at(layout_.token_ids[r], c) * args.scale;
     }
   }
 }
@@ -31,7 +31,11 @@ void ReferenceBackend::Combine(const CombineArgs& args) {
 void ReferenceBackend::Add(const AddArgs& args) {
   CheckArgs(args);
   for (int64_t r = 0; r < args.out.num_rows; ++r) {
-    for (int64_t c = 0; c < args.out.num_cols; ++c) args.out.row(r)[c] += args.x.row(r)[c];
+    double scale = args.scale;
+    if (args.gates != nullptr) scale /= 1 + std::exp(-double{args.gates[r]});
+    for (int64_t c = 0; c < args.out.num_cols; ++c) {
+      args.out.row(r)[c] = static_cast<float>(scale * args.x.row(r)[c] + args.out.row(r)[c]);
+    }
   }
 }
 

@@ -29,6 +29,14 @@ ReferenceMatrix Stack(std::span<const WeightView> stacked, WeightFormat format) 
   return matrix;
 }
 
+std::vector<float> Vector(const WeightView& view) {
+  std::vector<float> values;
+  for (int64_t c = 0; view.data != nullptr && c < view.num_cols; ++c) {
+    values.push_back(view.at(0, c));
+  }
+  return values;
+}
+
 }  // namespace
 
 absl::StatusOr<Buffer> ReferenceBackend::Allocate(size_t num_bytes) {
@@ -56,7 +64,10 @@ absl::StatusOr<std::unique_ptr<PackedExperts>> ReferenceBackend::PackExperts(
   for (const ExpertSource& source : experts) {
     packed->experts.push_back({.gate = Stack({&source.gate, 1}, format),
                                .up = Stack({&source.up, 1}, format),
-                               .down = Stack({&source.down, 1}, format)});
+                               .down = Stack({&source.down, 1}, format),
+                               .gate_bias = Vector(source.gate_bias),
+                               .up_bias = Vector(source.up_bias),
+                               .down_bias = Vector(source.down_bias)});
   }
   return packed;
 }
@@ -66,9 +77,10 @@ size_t ReferenceBackend::PackedMatrixBytes(int64_t num_outputs, int64_t num_inpu
   return static_cast<size_t>(num_outputs * num_inputs) * sizeof(float);
 }
 
-size_t ReferenceBackend::PackedExpertsBytes(int num_experts, int64_t hidden_size,
-                                            int64_t intermediate_size, WeightFormat) const {
-  return static_cast<size_t>(3 * num_experts * hidden_size * intermediate_size) * sizeof(float);
+size_t ReferenceBackend::PackedExpertsBytes(const ExpertsShape& shape, WeightFormat) const {
+  const int64_t biases = shape.has_bias ? 2 * shape.intermediate_size + shape.hidden_size : 0;
+  const int64_t expert = 3 * shape.hidden_size * shape.intermediate_size + biases;
+  return static_cast<size_t>(shape.num_experts * expert) * sizeof(float);
 }
 
 void ReferenceBackend::BeginStep(const BatchLayout& layout) {

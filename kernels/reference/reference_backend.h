@@ -31,8 +31,7 @@ class ReferenceBackend final : public Backend {
                                                              WeightFormat format) override;
   size_t PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
                            WeightFormat format) const override;
-  size_t PackedExpertsBytes(int num_experts, int64_t hidden_size, int64_t intermediate_size,
-                            WeightFormat format) const override;
+  size_t PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const override;
 
   void BeginStep(const BatchLayout& layout) override;
   void Embed(const EmbedArgs& args) override;

@@ -24,6 +24,8 @@ struct Heads {
   int num_kv_heads = 1;
   int head_dim = 8;
   int block_tokens = 16;
+  int window = 0;
+  bool has_sinks = false;
   KvType type = KvType::kF32;
   int value_prefix = 0;  // > 0: latent attention
   KvShape shape() const { return {num_kv_heads, head_dim, block_tokens, type, value_prefix}; }
@@ -62,6 +64,7 @@ class CachedRun {
         num_blocks_(num_sequences * blocks_each_ + 3),
         cache_(*backend.Allocate(num_blocks_ * backend.KvBlockBytes(shape_))),
         lengths_(num_sequences),
+        sinks_(RandomFloats(99, heads.num_heads, 2)),
         outputs_(num_sequences) {
     std::memset(cache_.as<void>(), 0xff, cache_.num_bytes());  // NaN, as scales of int8 too
     free_blocks_.resize(num_blocks_);
@@ -102,6 +105,8 @@ class CachedRun {
     backend_.Attention({.q = qkv_view.Cols(0, q_width),
                         .num_heads = heads_.num_heads,
                         .scale = 1 / std::sqrt(static_cast<float>(heads_.head_dim)),
+                        .window = heads_.window,
+                        .sinks = heads_.has_sinks ? sinks_.data() : nullptr,
                         .kv = kv,
                         .out = {out.data(), num_rows, width}});
     ASSERT_TRUE(backend_.Finish().ok());
@@ -149,6 +154,7 @@ class CachedRun {
   const Buffer cache_;
   std::vector<int32_t> free_blocks_;
   std::vector<int32_t> lengths_;
+  const std::vector<float> sinks_;
   Outputs outputs_;
 };
 
@@ -235,17 +241,53 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Heads{1, 1, 2, 8}, Heads{2, 1, 6, 16}, Heads{4, 2, 64, 16}, Heads{6, 2, 12, 24},
         Heads{5, 1, 20, 16}, Heads{7, 1, 80, 16}, Heads{8, 1, 16, 32}, Heads{16, 2, 34, 16},
-        Heads{2, 2, 128, 8}, Heads{4, 2, 64, 16, KvType::kBF16}, Heads{5, 1, 20, 24, KvType::kBF16},
-        Heads{4, 2, 64, 16, KvType::kInt8}, Heads{5, 5, 2, 8, KvType::kInt8},
-        Heads{6, 1, 40, 16, KvType::kF32, 32}, Heads{10, 1, 23, 8, KvType::kF32, 15},
-        Heads{50, 1, 36, 32, KvType::kF32, 32}, Heads{6, 1, 40, 16, KvType::kBF16, 32},
-        Heads{3, 1, 23, 16, KvType::kInt8, 15}, Heads{6, 1, 40, 16, KvType::kInt8, 32}),
+        Heads{2, 2, 128, 8}, Heads{4, 2, 64, 16, 0, false, KvType::kBF16},
+        Heads{5, 1, 20, 24, 0, false, KvType::kBF16}, Heads{4, 2, 64, 16, 0, false, KvType::kInt8},
+        Heads{5, 5, 2, 8, 0, false, KvType::kInt8}, Heads{6, 1, 40, 16, 0, false, KvType::kF32, 32},
+        Heads{10, 1, 23, 8, 0, false, KvType::kF32, 15},
+        Heads{50, 1, 36, 32, 0, false, KvType::kF32, 32},
+        Heads{6, 1, 40, 16, 0, false, KvType::kBF16, 32},
+        Heads{3, 1, 23, 16, 0, false, KvType::kInt8, 15},
+        Heads{6, 1, 40, 16, 0, false, KvType::kInt8, 32}, Heads{4, 2, 12, 16, 1},
+        Heads{3, 1, 12, 16, 5}, Heads{2, 2, 20, 16, 64}, Heads{2, 1, 8, 16, 70},
+        Heads{4, 2, 16, 16, 199}, Heads{8, 1, 10, 16, 17, true}, Heads{6, 2, 12, 16, 0, true},
+        Heads{1, 1, 34, 8, 3, true}, Heads{4, 2, 12, 16, 17, true, KvType::kBF16},
+        Heads{4, 2, 12, 16, 17, true, KvType::kInt8}),
     [](const ::testing::TestParamInfo<Heads>& info) {
       const Heads& h = info.param;
       return std::to_string(h.num_heads) + "Of" + std::to_string(h.num_kv_heads) + "Dim" +
              std::to_string(h.head_dim) + "Block" + std::to_string(h.block_tokens) +
-             std::string(KvTypeName(h.type)) + "Latent" + std::to_string(h.value_prefix);
+             std::string(KvTypeName(h.type)) + "Latent" + std::to_string(h.value_prefix) +
+             (h.window > 0 ? "Window" + std::to_string(h.window) : "") +
+             (h.has_sinks ? "Sinks" : "");
     });
+
+// Blocks that lie before every window may belong to somebody else by then: their ids mean nothing.
+TEST(AttentionWindowTest, LooksAtNoBlockBeforeTheWindow) {
+  constexpr int kDim = 8, kBlock = 16, kNumBlocks = 12, kWindow = 20, kPosition = 180;
+  const KvShape shape{.num_kv_heads = 1, .head_dim = kDim, .block_tokens = kBlock};
+  for (const std::string& isa : Isas()) {
+    const std::unique_ptr<Backend> backend = MakeCpu(isa);
+    Buffer cache = *backend->Allocate(kNumBlocks * backend->KvBlockBytes(shape));
+    const KvLayerView kv = {cache.as<void>(), kNumBlocks, shape};
+    const std::vector<float> q = RandomFloats(1, kDim);
+    std::vector<int32_t> block_ids(kNumBlocks, 0);  // block 0 is the other's, full of NaN
+    for (int b = (kPosition - kWindow + 1) / kBlock; b < kNumBlocks; ++b) block_ids[b] = b;
+    std::fill_n(cache.as<float>(), backend->KvBlockBytes(shape) / sizeof(float),
+                std::numeric_limits<float>::quiet_NaN());
+    const std::vector<int32_t> token_ids = {0}, positions = {kPosition};
+    const SequenceSpan span{.num_rows = 1, .first_position = kPosition, .block_ids = block_ids};
+    std::vector<float> out(kDim, -1);
+    backend->BeginStep({token_ids, positions, {&span, 1}});
+    backend->Attention({.q = {q.data(), 1, kDim},
+                        .num_heads = 1,
+                        .scale = 1,
+                        .window = kWindow,
+                        .kv = kv,
+                        .out = {out.data(), 1, kDim}});
+    EXPECT_EQ(out, std::vector<float>(kDim, 0)) << isa;  // the values of a fresh cache
+  }
+}
 
 TEST(AttentionOfBadRowsTest, NanStaysInItsRowAndDoesNotVanish) {
   constexpr int kNumRows = 9, kDim = 8, kBad = 4;

@@ -52,7 +52,7 @@ TEST(CpuBackendTest, PacksExactlyTheBytesItAnnounced) {
     const std::vector<ExpertSource> sources(5, {wide, wide, tall});
     const auto experts = *backend->PackExperts(sources, format);
     EXPECT_EQ(experts->num_experts(), 5);
-    EXPECT_EQ(experts->num_bytes(), backend->PackedExpertsBytes(5, 33, 40, format));
+    EXPECT_EQ(experts->num_bytes(), backend->PackedExpertsBytes({5, 33, 40}, format));
   }
 }
 

@@ -39,7 +39,7 @@ class NullBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<PackedExperts>> PackExperts(std::span<const ExpertSource> experts,
                                                              WeightFormat format) override;
   size_t PackedMatrixBytes(int64_t, int64_t, WeightFormat) const override { return 0; }
-  size_t PackedExpertsBytes(int, int64_t, int64_t, WeightFormat) const override { return 0; }
+  size_t PackedExpertsBytes(const ExpertsShape&, WeightFormat) const override { return 0; }
 
   void BeginStep(const BatchLayout&) override {}
   void Embed(const EmbedArgs&) override {}

@@ -104,7 +104,7 @@ TEST(PackExpertsTest, InterleavesGateAndUpBySixteen) {
     ASSERT_EQ(packed->num_experts(), 3);
     ASSERT_EQ(packed->num_gate_up_panels(), 2);
     ASSERT_EQ(packed->num_down_panels(), 2);
-    ASSERT_EQ(packed->num_bytes(), ExpertsBytes(format, 3, kHidden, kIntermediate));
+    ASSERT_EQ(packed->num_bytes(), ExpertsBytes(format, {3, kHidden, kIntermediate}));
     for (int e = 0; e < 3; ++e) {
       for (int64_t i = 0; i < kIntermediate; ++i) {
         const void* panel = packed->gate_up_panel(e, i / 16);
