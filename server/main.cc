@@ -152,6 +152,7 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   absl::StatusOr<std::unique_ptr<GatehouseServer>> server =
       GatehouseServer::Start(config, facts, {**engine, metrics, logger, clock});
   if (!server.ok()) {
+    logger.Flush();
     const bool usage = server.status().code() == absl::StatusCode::kFailedPrecondition;
     return Fail(server.status(), usage ? kBadUsage : kFailed);
   }

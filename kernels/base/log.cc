@@ -1,7 +1,5 @@
 #include "kernels/base/log.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <ctime>
@@ -45,13 +43,11 @@ bool NeedsQuotes(std::string_view value) {
   return value.empty() || value.find_first_of(" \"\\=\t\r\n") != std::string_view::npos;
 }
 
-}  // namespace
-
-void Logger::Log(LogLevel level, std::string_view message, LogFields fields) const {
-  if (level < level_) return;
+std::string FormatLine(LogFormat format, LogLevel level, std::string_view message,
+                       LogFields fields) {
   const std::string_view name = kLevelNames[static_cast<int>(level)];
   std::string line;
-  if (format_ == LogFormat::kJson) {
+  if (format == LogFormat::kJson) {
     ((line = "{\"time\":\"") += Timestamp()) += "\",\"level\":\"";
     (line += name) += "\",\"message\":";
     AppendQuoted(message, line);
@@ -62,22 +58,34 @@ void Logger::Log(LogLevel level, std::string_view message, LogFields fields) con
       AppendQuoted(value, line);
     }
     line += "}\n";
-  } else {
-    ((line = Timestamp()) += ' ') += name;
-    (line += ' ') += message;
-    for (const auto& [key, value] : fields) {
-      ((line += ' ') += key) += '=';
-      if (NeedsQuotes(value)) {
-        AppendQuoted(value, line);
-      } else {
-        line += value;
-      }
-    }
-    line += '\n';
+    return line;
   }
-  // One write a line keeps lines of different threads apart. While a pipe is full it blocks, so
-  // callers hold no lock. A full disk may shorten it, which is no reason to stop.
-  [[maybe_unused]] const ssize_t written = write(file_descriptor_, line.data(), line.size());
+  ((line = Timestamp()) += ' ') += name;
+  (line += ' ') += message;
+  for (const auto& [key, value] : fields) {
+    ((line += ' ') += key) += '=';
+    if (NeedsQuotes(value)) {
+      AppendQuoted(value, line);
+    } else {
+      line += value;
+    }
+  }
+  line += '\n';
+  return line;
+}
+
+}  // namespace
+
+Logger::Logger(LogFormat format, LogLevel level, int file_descriptor)
+    : format_(format),
+      level_(level),
+      writer_(std::make_unique<LogWriter>(file_descriptor, [format](int64_t num_lines) {
+        return FormatLine(format, LogLevel::kWarning, "log lines lost",
+                          {{"lines", std::to_string(num_lines)}});
+      })) {}
+
+void Logger::Log(LogLevel level, std::string_view message, LogFields fields) const {
+  if (level >= level_) writer_->Write(FormatLine(format_, level, message, fields));
 }
 
 }  // namespace gatehouse

@@ -1,13 +1,16 @@
 // Structured log lines on standard error: one line an event, `key=value` text or one JSON object.
-// Thread-safe: a line is written with one call. Text of users is never logged.
+// Any thread; Log never waits for whoever reads (LogWriter). Text of users is never logged.
 //
 //   logger.Log(LogLevel::kInfo, "request finished", {{"id", id}, {"tokens", "12"}});
 #pragma once
 
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include "kernels/base/log_writer.h"
 
 namespace gatehouse {
 
@@ -19,14 +22,15 @@ using LogFields = std::initializer_list<std::pair<std::string_view, std::string>
 class Logger {
  public:
   explicit Logger(LogFormat format = LogFormat::kText, LogLevel level = LogLevel::kInfo,
-                  int file_descriptor = 2)
-      : format_(format), level_(level), file_descriptor_(file_descriptor) {}
+                  int file_descriptor = 2);
   void Log(LogLevel level, std::string_view message, LogFields fields = {}) const;
+  // Before something else writes to the same place.
+  void Flush() const { writer_->Flush(); }
 
  private:
   const LogFormat format_;
   const LogLevel level_;
-  const int file_descriptor_;
+  const std::unique_ptr<LogWriter> writer_;
 };
 
 }  // namespace gatehouse

@@ -176,6 +176,7 @@ TEST_F(GenerateServiceTest, TheLogLineOfARefusedRequestHasTheClientsId) {
   Generate(request);
   request.set_request_id("no\nid");
   Generate(request);
+  logger_.Flush();
   const std::string log = ::testing::internal::GetCapturedStdout();
   EXPECT_THAT(log, HasSubstr("id=id-78"));
   EXPECT_THAT(log, HasSubstr("request_id: not printable ASCII"));
@@ -211,6 +212,7 @@ TEST_F(GenerateServiceTest, OurOwnFaultsCarryTheIdThatTheLogRepeats) {
   request.set_request_id("id-77");
   ::testing::internal::CaptureStdout();
   const Stream stream = Generate(request);
+  logger_.Flush();
   const std::string log = ::testing::internal::GetCapturedStdout();
   EXPECT_EQ(stream.status.error_code(), grpc::StatusCode::INTERNAL);
   EXPECT_THAT(stream.status.error_message(), HasSubstr("id-77"));
@@ -228,6 +230,7 @@ TEST_F(GenerateServiceTest, LogsOneLineARequestWithItsTraceAndNoText) {
   context.AddMetadata("traceparent", trace);
   ::testing::internal::CaptureStdout();
   Generate(TextRequest("secret prompt", 4), &context);
+  logger_.Flush();
   const std::string log = ::testing::internal::GetCapturedStdout();
   EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 1) << log;
   const auto line = nlohmann::json::parse(log, nullptr, false);
