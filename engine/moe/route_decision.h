@@ -1,0 +1,65 @@
+// What bounded routing decided for one layer and step, pair by pair, with its reasons: what a
+// report is counted from and a case file is compared with. A value.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/moe/routing_policy.h"
+
+namespace gatehouse {
+
+enum class PairFate : uint8_t { kKept, kRerouted, kDropped };
+
+struct PairDecision {
+  int32_t row = 0;
+  int32_t slot = 0;           // place among the row's chosen experts
+  int32_t chosen_expert = 0;  // of the gate
+  int32_t expert = 0;         // that computes the pair, unless it was dropped
+  int32_t device = -1;        // where; -1: dropped
+  float gate = 0;             // P of `expert`
+  float chosen_gate = 0;      // P of `chosen_expert`
+  float weight = 0;           // of the output of `expert`, after R16; 0: dropped
+  PairFate fate = PairFate::kKept;
+};
+
+// The bounds of one domain: of shared tokens, of one rank of them, or of a block.
+struct DomainBounds {
+  int32_t domain = 0;
+  int32_t rank = 0;
+  int64_t ceiling = kNoBound;            // C_up
+  std::vector<int64_t> floors;           // [num_experts] F
+  std::vector<int64_t> expert_places;    // [num_experts] C
+  std::vector<int64_t> device_budgets;   // [num_devices] B
+  std::vector<uint8_t> expert_pressure;  // [num_experts] its floor did not fit
+  std::vector<int64_t> device_pressure;  // [num_devices] pairs evicted below a floor
+};
+
+struct RouteDecision {
+  std::vector<PairDecision> pairs;  // by row, then slot
+  std::vector<int32_t> pair_begin;  // [num_rows + 1] into pairs
+  // Indices into pairs, in the order of the decisions.
+  std::vector<int32_t> evicted;
+  // Given back to a token that had lost all its pairs: within the bounds, and beyond them.
+  std::vector<int32_t> covered;
+  std::vector<int32_t> overrides;
+  std::vector<int32_t> bare_rows;          // had pairs, kept none
+  std::vector<int32_t> failed_rows;        // of requests with a number that is not finite
+  std::vector<DomainBounds> bounds;        // of the shared domains, in order
+  std::vector<DomainBounds> block_bounds;  // of the blocks, by request and position
+};
+
+// R20, of one decision. Over layers and steps the mass is the ratio of the sums.
+struct RouteReport {
+  int64_t assignments = 0;
+  int64_t kept = 0;
+  int64_t rerouted = 0;
+  int64_t dropped = 0;
+  double gate_mass = 0;       // of all pairs
+  double gate_mass_kept = 0;  // of those computed, with their final experts
+  int64_t overrides = 0;
+  bool exact() const { return rerouted == 0 && dropped == 0 && overrides == 0; }
+};
+RouteReport Summarise(const RouteDecision& decision);
+
+}  // namespace gatehouse

@@ -1,0 +1,406 @@
+#include "engine/moe/bounded_router.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <random>
+#include <set>
+
+#include "engine/moe/capacity.h"
+
+namespace gatehouse {
+namespace {
+
+constexpr int kRounds = 20000;
+
+// A random step that owns what RoutingStep refers to.
+struct RandomStep {
+  GateScores scores;
+  std::vector<RoutedToken> tokens;
+  RoutingPolicy policy;
+  ExpertPlacement placement;
+  RowLimits limits;
+
+  RoutingStep step() const {
+    return {.scores = scores,
+            .tokens = tokens,
+            .policy = policy,
+            .placement = placement,
+            .limits = limits};
+  }
+  RouteDecision Decide() const {
+    absl::StatusOr<RouteDecision> decision = RouteBounded(step());
+    EXPECT_TRUE(decision.ok()) << decision.status();
+    return *std::move(decision);
+  }
+};
+
+// Gate values in steps of 1/16, so that ties occur.
+void AppendRow(RandomStep& random_step, std::mt19937& random) {
+  GateScores& scores = random_step.scores;
+  const int n = scores.num_experts;
+  std::vector<float> gate(n);
+  for (float& p : gate) p = static_cast<float>(random() % 16 + 1) / 16;
+  std::vector<int32_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return gate[a] > gate[b]; });
+  for (const int32_t e : order) {
+    scores.ranked_ids.push_back(e);
+    scores.gate.push_back(gate[e]);
+    scores.affinity.push_back(gate[e]);
+    scores.weight.push_back(gate[e]);
+  }
+  scores.num_chosen.push_back(scores.top_k);
+  scores.row_failed.push_back(0);
+  ++scores.num_rows;
+}
+
+RandomStep MakeStep(std::mt19937& random, RoutingMode mode) {
+  RandomStep made;
+  const int n = 1 + random() % 8, devices = 1 + random() % 3, rows = random() % 14;
+  made.scores.num_experts = made.scores.num_ranked = n;
+  made.scores.top_k = 1 + random() % n;
+  made.placement = LinearPlacement(n, devices);
+  made.limits = {std::vector<int64_t>(n, kNoBound), std::vector<int64_t>(devices, kNoBound)};
+  std::vector<uint64_t> keys(rows);
+  std::iota(keys.begin(), keys.end(), random());
+  std::shuffle(keys.begin(), keys.end(), random);
+  for (int row = 0; row < rows; ++row) {
+    AppendRow(made, random);
+    made.tokens.push_back({.mode = mode,
+                           .request = row % 3,
+                           .position = row / 3,
+                           .domain = 0,
+                           .home_device = static_cast<int32_t>(random() % devices),
+                           .tie_key = keys[row]});
+  }
+  made.policy.capacity.min_mean_load = 0;
+  if (random() % 2 == 0) made.policy.capacity.factor = 0.25 + (random() % 8) * 0.25;
+  if (random() % 4 == 0) made.policy.capacity.capacity = random() % 4;
+  if (random() % 2 == 0) made.policy.capacity.device_factor = 0.5 + (random() % 4) * 0.25;
+  if (random() % 3 == 0) made.policy.capacity.affinity_mass = 0.5;
+  made.policy.reroute = random() % (n + 1);
+  made.policy.reroute_ratio = (random() % 3) * 0.5;
+  made.policy.coverage = random() % 2 == 0;
+  made.policy.renormalise_after_drop = random() % 2 == 0;
+  made.policy.block_tokens = 1 + random() % 4;
+  made.policy.thresholds.assign(n, static_cast<float>(random() % 16) / 16);
+  return made;
+}
+
+// (row, chosen expert) -> what became of the pair, without its index.
+using Outcome = std::tuple<PairFate, int32_t, int32_t, float>;
+std::map<std::pair<int64_t, int32_t>, Outcome> OutcomesOf(const RouteDecision& decision,
+                                                          const std::vector<int64_t>& row_names) {
+  std::map<std::pair<int64_t, int32_t>, Outcome> outcomes;
+  for (const PairDecision& p : decision.pairs) {
+    outcomes[{row_names[p.row], p.chosen_expert}] = {p.fate, p.expert, p.device, p.weight};
+  }
+  return outcomes;
+}
+
+// The step with its rows in another order or fewer of them.
+RandomStep TakeRows(const RandomStep& from, const std::vector<int>& rows) {
+  RandomStep taken = from;
+  const int n = from.scores.num_ranked;
+  taken.scores.num_rows = static_cast<int>(rows.size());
+  for (auto* column : {&taken.scores.gate, &taken.scores.affinity, &taken.scores.weight}) {
+    column->clear();
+  }
+  taken.scores.ranked_ids.clear();
+  taken.scores.num_chosen.clear();
+  taken.scores.row_failed.clear();
+  taken.tokens.clear();
+  for (const int row : rows) {
+    const int64_t at = from.scores.At(row, 0);
+    const auto append = [&](auto& to, const auto& column) {
+      to.insert(to.end(), column.begin() + at, column.begin() + at + n);
+    };
+    append(taken.scores.ranked_ids, from.scores.ranked_ids);
+    append(taken.scores.gate, from.scores.gate);
+    append(taken.scores.affinity, from.scores.affinity);
+    append(taken.scores.weight, from.scores.weight);
+    taken.scores.num_chosen.push_back(from.scores.num_chosen[row]);
+    taken.scores.row_failed.push_back(from.scores.row_failed[row]);
+    taken.tokens.push_back(from.tokens[row]);
+  }
+  return taken;
+}
+
+std::vector<int64_t> Names(const std::vector<int>& rows) { return {rows.begin(), rows.end()}; }
+
+std::vector<int> AllRows(const RandomStep& step) {
+  std::vector<int> rows(step.scores.num_rows);
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
+TEST(RouteBoundedTest, LosesNoPairAndComputesNoneTwice) {
+  std::mt19937 random(1);
+  for (int round = 0; round < kRounds; ++round) {
+    const RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    const RouteDecision decision = step.Decide();
+    const RouteReport report = Summarise(decision);
+    ASSERT_EQ(report.assignments, int64_t{step.scores.num_rows} * step.scores.top_k);
+    ASSERT_EQ(report.kept + report.rerouted + report.dropped, report.assignments);
+    std::set<std::pair<int32_t, int32_t>> computed;
+    for (const PairDecision& p : decision.pairs) {
+      if (p.fate == PairFate::kDropped) {
+        ASSERT_EQ(p.device, -1);
+        ASSERT_EQ(p.weight, 0);
+        continue;
+      }
+      ASSERT_TRUE(computed.insert({p.row, p.expert}).second) << "round " << round;
+      ASSERT_GE(p.device, 0);
+      ASSERT_EQ(p.fate == PairFate::kKept, p.expert == p.chosen_expert);
+    }
+  }
+}
+
+TEST(RouteBoundedTest, ExceedsABoundByOverridesOnly) {
+  std::mt19937 random(2);
+  for (int round = 0; round < kRounds; ++round) {
+    const RandomStep step = MakeStep(random, RoutingMode::kShared);
+    const RouteDecision decision = step.Decide();
+    if (decision.bounds.empty()) continue;
+    const DomainBounds& bounds = decision.bounds[0];
+    std::vector<int64_t> loads(step.scores.num_experts), devices(step.placement.num_devices);
+    for (const PairDecision& p : decision.pairs) {
+      if (p.fate == PairFate::kDropped) continue;
+      ++loads[p.expert];
+      ++devices[p.device];
+    }
+    const auto excess = [](const std::vector<int64_t>& load, const std::vector<int64_t>& places) {
+      int64_t sum = 0;
+      for (size_t i = 0; i < load.size(); ++i) sum += std::max<int64_t>(0, load[i] - places[i]);
+      return sum;
+    };
+    const auto overrides = static_cast<int64_t>(decision.overrides.size());
+    ASSERT_LE(excess(loads, bounds.expert_places), overrides) << "round " << round;
+    ASSERT_LE(excess(devices, bounds.device_budgets), overrides) << "round " << round;
+  }
+}
+
+TEST(RouteBoundedTest, WithoutBoundsIsPlainTopKBitForBit) {
+  std::mt19937 random(3);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    step.policy.capacity = {};
+    step.policy.thresholds.assign(step.scores.num_experts, -INFINITY);
+    const RouteDecision decision = step.Decide();
+    ASSERT_TRUE(Summarise(decision).exact());
+    for (const PairDecision& p : decision.pairs) {
+      const int64_t at = step.scores.At(p.row, p.slot);
+      ASSERT_EQ(p.expert, step.scores.ranked_ids[at]);
+      ASSERT_EQ(p.weight, step.scores.weight[at]);
+    }
+  }
+}
+
+TEST(RouteBoundedTest, OrderOfRowsDecidesNothing) {
+  std::mt19937 random(4);
+  for (int round = 0; round < kRounds; ++round) {
+    const RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    std::vector<int> shuffled = AllRows(step);
+    std::shuffle(shuffled.begin(), shuffled.end(), random);
+    ASSERT_EQ(OutcomesOf(TakeRows(step, shuffled).Decide(), Names(shuffled)),
+              OutcomesOf(step.Decide(), Names(AllRows(step))))
+        << "round " << round;
+  }
+}
+
+TEST(RouteBoundedTest, KeepsMoreOfAnExpertTheMorePlacesItHas) {
+  std::mt19937 random(5);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    step.policy.reroute = 0;
+    step.policy.coverage = false;
+    step.policy.capacity = {.capacity = static_cast<int64_t>(random() % 4)};
+    const RouteDecision tight = step.Decide();
+    step.policy.capacity.capacity = *step.policy.capacity.capacity + 1;
+    const RouteDecision loose = step.Decide();
+    for (size_t i = 0; i < tight.pairs.size(); ++i) {
+      if (tight.pairs[i].fate != PairFate::kKept) continue;
+      ASSERT_EQ(loose.pairs[i].fate, PairFate::kKept) << "round " << round;
+    }
+  }
+}
+
+TEST(RouteBoundedTest, ScoreOrderKeepsTheMostGateMass) {
+  std::mt19937 random(6);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    step.policy.reroute = 0;
+    step.policy.coverage = false;
+    step.policy.capacity = {.capacity = static_cast<int64_t>(random() % 4)};
+    const double best = Summarise(step.Decide()).gate_mass_kept;
+    for (const PairOrder order : {PairOrder::kArrival, PairOrder::kReverse, PairOrder::kRandom}) {
+      step.policy.order = order;
+      ASSERT_LE(Summarise(step.Decide()).gate_mass_kept, best) << "round " << round;
+    }
+  }
+}
+
+TEST(RouteBoundedTest, RerouteTakesNoPlaceOfAKeptPair) {
+  std::mt19937 random(7);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    step.policy.coverage = false;
+    const RouteDecision with = step.Decide();
+    step.policy.reroute_ratio = INFINITY;
+    const RouteDecision hopeless = step.Decide();
+    step.policy.reroute = 0;
+    const RouteDecision without = step.Decide();
+    for (size_t i = 0; i < with.pairs.size(); ++i) {
+      ASSERT_EQ(hopeless.pairs[i].fate, without.pairs[i].fate);
+      ASSERT_EQ(with.pairs[i].fate == PairFate::kKept, without.pairs[i].fate == PairFate::kKept)
+          << "round " << round;
+    }
+  }
+}
+
+TEST(RouteBoundedTest, WithoutATokenOthersKeepWhatTheyHad) {
+  std::mt19937 random(8);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    if (step.scores.num_rows == 0) continue;
+    step.policy.reroute = 0;
+    step.policy.coverage = false;
+    step.policy.renormalise_after_drop = false;
+    step.policy.capacity = {.capacity = static_cast<int64_t>(random() % 4)};
+    const auto all = OutcomesOf(step.Decide(), Names(AllRows(step)));
+    std::vector<int> rest = AllRows(step);
+    const int removed = rest[random() % rest.size()];
+    rest.erase(rest.begin() + removed);
+    std::set<int32_t> freed;  // experts the removed token had chosen
+    for (const auto& [pair, outcome] : all) {
+      if (pair.first == removed) freed.insert(pair.second);
+    }
+    for (const auto& [pair, outcome] : OutcomesOf(TakeRows(step, rest).Decide(), Names(rest))) {
+      const bool kept_before = std::get<0>(all.at(pair)) == PairFate::kKept;
+      const bool kept = std::get<0>(outcome) == PairFate::kKept;
+      ASSERT_TRUE(kept || !kept_before) << "round " << round;
+      if (!freed.contains(pair.second)) {
+        ASSERT_EQ(kept, kept_before) << "round " << round;
+      }
+    }
+  }
+}
+
+// Experts, fates and weights; copies may differ, they decide nothing.
+TEST(RouteBoundedTest, ExactAndIsolatedRequestsDoNotSeeTheirCompany) {
+  std::mt19937 random(9);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 4));
+    for (RoutedToken& token : step.tokens) {
+      if (token.request != 0) token.mode = static_cast<RoutingMode>(random() % 5);
+    }
+    std::vector<int> own;
+    for (const int row : AllRows(step)) {
+      if (step.tokens[row].request == 0) own.push_back(row);
+    }
+    const auto alone = OutcomesOf(TakeRows(step, own).Decide(), Names(own));
+    const auto among = OutcomesOf(step.Decide(), Names(AllRows(step)));
+    for (const auto& [pair, outcome] : alone) {
+      const auto& [fate, expert, device, weight] = outcome;
+      const auto& [fate2, expert2, device2, weight2] = among.at(pair);
+      ASSERT_EQ(std::tie(fate, expert, weight), std::tie(fate2, expert2, weight2))
+          << "round " << round;
+    }
+  }
+}
+
+TEST(RouteBoundedTest, ThresholdAndCausalBlocksLookAtNoLaterPosition) {
+  std::mt19937 random(10);
+  for (int round = 0; round < kRounds; ++round) {
+    const RoutingMode mode =
+        random() % 2 == 0 ? RoutingMode::kThreshold : RoutingMode::kBlockCausal;
+    const RandomStep step = MakeStep(random, mode);
+    const auto cut = static_cast<int64_t>(random() % 5);
+    std::vector<int> prefix;
+    for (const int row : AllRows(step)) {
+      if (step.tokens[row].position < cut) prefix.push_back(row);
+    }
+    const auto whole = OutcomesOf(step.Decide(), Names(AllRows(step)));
+    for (const auto& [pair, outcome] : OutcomesOf(TakeRows(step, prefix).Decide(), Names(prefix))) {
+      ASSERT_EQ(std::get<0>(outcome), std::get<0>(whole.at(pair))) << "round " << round;
+      ASSERT_EQ(std::get<1>(outcome), std::get<1>(whole.at(pair))) << "round " << round;
+      ASSERT_EQ(std::get<3>(outcome), std::get<3>(whole.at(pair))) << "round " << round;
+    }
+  }
+}
+
+TEST(RouteBoundedTest, CoverageLeavesNoTokenWithoutAnExpert) {
+  std::mt19937 random(11);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    step.policy.coverage = true;
+    ASSERT_TRUE(step.Decide().bare_rows.empty()) << "round " << round;
+  }
+}
+
+TEST(RouteBoundedTest, AFailedRowTakesItsRequestWithItAndNoOther) {
+  std::mt19937 random(12);
+  RandomStep step = MakeStep(random, RoutingMode::kShared);
+  while (step.scores.num_rows < 6) AppendRow(step, random), step.tokens.push_back({});
+  for (int row = 0; row < step.scores.num_rows; ++row) step.tokens[row].request = row % 2;
+  step.scores.row_failed[2] = 1;
+  const RouteDecision decision = step.Decide();
+  for (const int32_t row : decision.failed_rows) EXPECT_EQ(row % 2, 0);
+  for (const PairDecision& p : decision.pairs) EXPECT_EQ(p.row % 2, 1);
+}
+
+TEST(CapacityTest, RoundsUpButForTheErrorOfAProduct) {
+  EXPECT_EQ(CeilNear(1.1 * 10), 11);
+  EXPECT_EQ(CeilNear(11.00001), 12);
+  EXPECT_EQ(CeilNear(0), 0);
+  EXPECT_EQ(CeilNear(1e300), kNoBound);
+}
+
+TEST(CapacityTest, RankCeilingsExceedTheWholeByLessThanOneEach) {
+  std::mt19937 random(13);
+  for (int round = 0; round < kRounds; ++round) {
+    const int n = 1 + random() % 64, k = 1 + random() % 8, ranks = 1 + random() % 8;
+    const CapacityPolicy policy{.factor = 0.5 + (random() % 100) * 0.02, .min_mean_load = 0};
+    int64_t sum = 0, all = 0;
+    for (int r = 0; r < ranks; ++r) {
+      const int64_t pairs = static_cast<int64_t>(random() % 300) * k;
+      all += pairs;
+      sum += ExpertCeiling(policy, {.num_pairs = pairs, .switch_pairs = pairs}, n);
+    }
+    ASSERT_LE(static_cast<double>(sum), *policy.factor * static_cast<double>(all) / n + ranks);
+  }
+}
+
+TEST(CapacityTest, TheoryFloorStaysWithinTheCeiling) {
+  const auto floor = [](double d_eff, double delta, int64_t ceiling) {
+    CapacityPolicy policy;
+    policy.theory = {.effective_dim = d_eff, .delta = delta};
+    return ExpertFloor(policy, {}, ceiling, /*num_tokens=*/100000, /*num_experts=*/16);
+  };
+  // d 5120, n 16: delta .03 gives 0.6265, .05 gives 37.92, .06 gives 639 (LocMoE, theorem 1).
+  EXPECT_EQ(floor(5120, 0.03, 1000), 1);
+  EXPECT_EQ(floor(5120, 0.05, 1000), 38);
+  EXPECT_EQ(floor(5120, 0.06, 1000), 640);
+  EXPECT_EQ(floor(5120, 0.06, 100), 100);
+  EXPECT_EQ(floor(5120, 1, kNoBound), 100000);
+}
+
+TEST(ValidatePolicyTest, RefusesWhatIsNoBound) {
+  for (const double factor : {0.0, -1.0, static_cast<double>(NAN), 1e9}) {
+    RoutingPolicy policy;
+    policy.capacity.factor = factor;
+    EXPECT_EQ(ValidatePolicy(policy, 4).code(), absl::StatusCode::kInvalidArgument) << factor;
+  }
+  RoutingPolicy policy;
+  policy.thresholds = {0.1f};
+  EXPECT_THAT(std::string(ValidatePolicy(policy, 4).message()), testing::HasSubstr("thresholds"));
+}
+
+}  // namespace
+}  // namespace gatehouse
