@@ -1,7 +1,7 @@
 # One line of truth per module: its sources and the modules it may see (docs/ARCHITECTURE.md, "Who may include whom").
 #
 #   gatehouse_module(NAME SOURCES ... DEPS ... [PRIVATE_DEPS ...])   makes gatehouse_NAME and the alias gatehouse::NAME
-#   gatehouse_program(NAME SOURCES ... DEPS ...)                     makes an executable NAME in build/<preset>/bin
+#   gatehouse_program(NAME SOURCES ... DEPS ...)                     makes an executable NAME in build/<preset>/bin; installed
 #   gatehouse_test(MODULE [DEPS ...] [LABELS ...] [TIMEOUT s])       makes MODULE_test of every tests/MODULE/*_test.cc
 #   gatehouse_bench(NAME SOURCES ... DEPS ...)                       makes NAME_bench (Google Benchmark)
 #
@@ -18,7 +18,7 @@ if(GATEHOUSE_SANITIZER)
 endif()
 
 function(gatehouse_target_defaults target)
-  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
   target_compile_options(${target} PRIVATE ${GATEHOUSE_WARNINGS})
 endfunction()
 
@@ -35,6 +35,7 @@ function(gatehouse_program name)
   add_executable(${name} ${ARG_SOURCES})
   gatehouse_target_defaults(${name})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endfunction()
 
 function(gatehouse_test module)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs the tests: unit, golden, integration, lint and a short stress run.
+# Installs what is missing, builds, and runs the tests: unit, golden, install, integration, lint and a short stress run.
 # From any directory. The last lines are ctest's summary; the exit status is ctest's.
 #
 #   tests/run.sh                    everything
@@ -18,4 +18,4 @@ options=(-DGATEHOUSE_TESTS=ON -DGATEHOUSE_BENCH=ON)
 /usr/bin/cmake --preset cpu "${options[@]}"
 /usr/bin/cmake --build --preset cpu --parallel "$(nproc)"
 
-exec /usr/bin/ctest --preset cpu -L '^(unit|golden|integration|lint|stress)$' -j2 --no-tests=error "$@" </dev/null
+exec /usr/bin/ctest --preset cpu -L '^(unit|golden|install|integration|lint|stress)$' -j2 --no-tests=error "$@" </dev/null
