@@ -6,11 +6,13 @@
 #include "absl/strings/str_join.h"
 #include "client/generate_output.h"
 #include "client/json_output.h"
+#include "client/rpc_error.h"
 #include "client/text.h"
 
 namespace gatehouse {
 namespace {
 
+constexpr std::chrono::milliseconds kToldDelay{500};
 constexpr size_t kMaxPromptBytes = 64 << 20;  // more than any context holds
 
 // Prints and returns the exit code of a command that gives one answer.
@@ -22,6 +24,19 @@ int PrintCallError(GatehouseClient& client, const CliOptions& options, const abs
   PrintError(status, DescribeCallError(status, options.connection.target, client.reachable()),
              options.json);
   return kExitFailed;
+}
+
+// The deadline, and a word on standard error before each wait of a retry that one would notice.
+CallOptions CallOptionsOf(const CliOptions& options) {
+  return {.timeout = options.timeout(),
+          .on_retry = [](const absl::Status& status, std::chrono::milliseconds delay) {
+            if (delay < kToldDelay) return;
+            const std::string text =
+                absl::StrFormat("%s: %s; trying again in %.1f s", CodeName(status.code()),
+                                std::string(status.message()), 0.001 * delay.count());
+            WriteAll(STDERR_FILENO, absl::StrFormat("gatehouse: %s\n", TerminalSafe(text)))
+                .IgnoreError();
+          }};
 }
 
 int PrintBadInput(const CliOptions& options, const absl::Status& status) {
@@ -61,7 +76,7 @@ int RunGenerate(GatehouseClient& client, CliOptions& options, InterruptWatcher& 
       {.json = options.json, .terminal = isatty(STDOUT_FILENO) != 0, .num_outputs = num_outputs},
       now());
   const std::unique_ptr<GenerateStream> stream =
-      client.Generate(options.generate, {.timeout = options.timeout()});
+      client.Generate(options.generate, CallOptionsOf(options));
   watcher.OnInterrupt([&stream] { stream->Cancel(); });
   v1::GenerateResponse event;
   absl::Status written;
@@ -93,7 +108,7 @@ int RunTokenize(GatehouseClient& client, CliOptions& options) {
   absl::StatusOr<std::string> text = ReadPrompt(options.prompt);
   if (!text.ok()) return PrintBadInput(options, text.status());
   options.tokenize.set_text(*std::move(text));
-  const auto response = client.Tokenize(options.tokenize, {.timeout = options.timeout()});
+  const auto response = client.Tokenize(options.tokenize, CallOptionsOf(options));
   if (!response.ok()) return PrintCallError(client, options, response.status());
   return PrintAnswer(options.json ? ToJsonLine(*response)
                                   : absl::StrJoin(response->ids(), " ") + "\n");
@@ -111,7 +126,7 @@ int RunDetokenize(GatehouseClient& client, CliOptions& options) {
     if (!ids.ok()) return PrintBadInput(options, ids.status());
     options.detokenize.mutable_ids()->Assign(ids->begin(), ids->end());
   }
-  const auto response = client.Detokenize(options.detokenize, {.timeout = options.timeout()});
+  const auto response = client.Detokenize(options.detokenize, CallOptionsOf(options));
   if (!response.ok()) return PrintCallError(client, options, response.status());
   if (options.json) return PrintAnswer(ToJsonLine(*response));
   return PrintAnswer(isatty(STDOUT_FILENO) != 0 ? TerminalSafe(response->text()) + "\n"
@@ -171,9 +186,9 @@ std::string DescribeServer(const v1::ServerInfo& s) {
 }
 
 int RunInfo(GatehouseClient& client, const CliOptions& options) {
-  const auto model = client.GetModelInfo({}, {.timeout = options.timeout()});
+  const auto model = client.GetModelInfo({}, CallOptionsOf(options));
   if (!model.ok()) return PrintCallError(client, options, model.status());
-  const auto server = client.GetServerInfo({.timeout = options.timeout()});
+  const auto server = client.GetServerInfo(CallOptionsOf(options));
   if (!server.ok()) return PrintCallError(client, options, server.status());
   return PrintAnswer(options.json ? ToJsonLine(*model) + ToJsonLine(*server)
                                   : DescribeModel(*model) + DescribeServer(*server));
@@ -185,7 +200,7 @@ std::string DescribeHealth(HealthState state, const CliOptions& options) {
 }
 
 int RunHealth(GatehouseClient& client, const CliOptions& options) {
-  const CallOptions call{.timeout = options.timeout()};
+  const CallOptions call = CallOptionsOf(options);
   HealthState last = HealthState::kUnknown;
   if (options.watch) {
     const absl::Status status =
@@ -222,8 +237,9 @@ int RunCommand(GatehouseClient& client, CliOptions& options, InterruptWatcher& w
       return RunInfo(client, options);
     case CliCommand::kHealth:
       return RunHealth(client, options);
+    default:
+      return kExitBadUsage;
   }
-  return kExitBadUsage;
 }
 
 }  // namespace gatehouse

@@ -15,8 +15,8 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitBadUsage = 2;
 inline constexpr int kExitInterrupted = 130;
 
-// Returns the exit code. `options` are as ParseCliOptions filled them; blocks until done. May be
-// called once.
+// All but those of the operators' service. Returns the exit code. `options` are as ParseCliOptions
+// filled them; blocks until done. May be called once.
 int RunCommand(GatehouseClient& client, CliOptions& options, InterruptWatcher& watcher);
 
 // Prints an error that came before or beside a call: one line, or a JSON object with --json.

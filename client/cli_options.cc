@@ -15,6 +15,22 @@ namespace gatehouse {
 namespace {
 
 constexpr double kMaxTimeoutSeconds = 1e6;
+constexpr int kDefaultRetries = 3;
+constexpr char kFooter[] = R"(Examples:
+  gatehouse generate "It is a truth universally acknowledged" --max-new-tokens 40
+  gatehouse generate --file prompt.txt --temperature 0 --json
+  gatehouse top
+
+Environment:
+  GATEHOUSE_TARGET        Where the server is, without --target
+  GATEHOUSE_ADMIN_TARGET  The same for admin and top
+  GATEHOUSE_TOKEN         Bearer token, without --token-file
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.
+Answers go to standard output, all else to standard error.
+The flags above may also stand behind a command, whose own ones `gatehouse help COMMAND` shows.
+)";
+constexpr int kMaxRetries = 1000;
 
 // Each flag writes its field of the request, so that "not given" stays "not set". Ranges are the
 // server's to check: it knows the model, and its error names the field and the limit.
@@ -181,7 +197,16 @@ void AddPromptFlags(CLI::App& app, PromptSource& prompt) {
 
 // Every command has these, before or after its name.
 void AddCommonFlags(CLI::App& app, CliOptions& options) {
-  AddConnectionFlags(app, options.connection);
+  AddConnectionFlags(app, options.connection,
+                     std::string(kPublicTargetHelp) +
+                         ". admin and top talk to the operators' listener instead "
+                         "(GATEHOUSE_ADMIN_TARGET; default 127.0.0.1:50052)");
+  options.connection.num_retries = kDefaultRetries;
+  app.add_option("--retries", options.connection.num_retries,
+                 "How often to try again what a busy or restarting server refused; 0: never")
+      ->check(CLI::Range(0, kMaxRetries))
+      ->capture_default_str()
+      ->group("Connection");
   app.add_option("--timeout", options.timeout_seconds,
                  "Seconds until the call ends with DEADLINE_EXCEEDED; 0: none")
       ->check(CLI::Range(0.0, kMaxTimeoutSeconds))
@@ -281,6 +306,8 @@ ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& opti
                 absl::StrFormat("gatehouse: argument %d is not UTF-8 at byte %d\n", i, *bad_byte)};
   }
   CLI::App app("Command line client of a Gatehouse server.", "gatehouse");
+  app.footer(kFooter);
+  app.add_subcommand("help", "Show this page, or with the name of a command its flags");
   app.set_version_flag("--version", "gatehouse " GATEHOUSE_VERSION);
   app.require_subcommand(1);
   AddCommonFlags(app, options);
@@ -293,8 +320,17 @@ ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& opti
                     "gatehouse.v1.Inference, or nothing for the server as a whole");
   health.add_flag("--watch", options.watch, "Go on and print every change");
 
-  ParseOutcome outcome = ParseFlags(app, argc, argv);
+  AddAdmin(app, options);
+
+  std::vector<const char*> words(argv, argv + argc);
+  if (argc > 1 && std::string_view(argv[1]) == "help") {
+    words.erase(words.begin() + 1);
+    words.push_back("--help");
+  }
+  ParseOutcome outcome = ParseFlags(app, static_cast<int>(words.size()), words.data());
   if (!outcome.run) return outcome;
+  SetDefaultTarget(IsAdmin(options.command) ? Listener::kAdmin : Listener::kPublic,
+                   options.connection);
   options.ids_from_stdin =
       options.command == CliCommand::kDetokenize && options.detokenize.ids().empty();
   if (options.generate.has_tokens() && options.generate.tokens().ids().empty()) {

@@ -7,12 +7,28 @@
 #include <string_view>
 #include <vector>
 
+#include "client/admin_options.h"
 #include "client/connection_flags.h"
 #include "gatehouse/v1/inference.pb.h"
 
 namespace gatehouse {
 
-enum class CliCommand { kGenerate, kTokenize, kDetokenize, kInfo, kHealth };
+enum class CliCommand {
+  kGenerate,
+  kTokenize,
+  kDetokenize,
+  kInfo,
+  kHealth,
+  kAdminStatus,  // from here on: of the operators' service
+  kAdminWatch,
+  kAdminExperts,
+  kAdminRequests,
+  kAdminCancel,
+  kAdminDrain,
+  kAdminLogLevel,
+  kTop,
+};
+inline bool IsAdmin(CliCommand command) { return command >= CliCommand::kAdminStatus; }
 
 // Where a prompt comes from: an argument, a file, or standard input (file "-").
 struct PromptSource {
@@ -37,6 +53,8 @@ struct CliOptions {
 
   std::string health_service;
   bool watch = false;
+
+  AdminOptions admin;
 
   std::chrono::milliseconds timeout() const {
     return std::chrono::milliseconds(static_cast<int64_t>(timeout_seconds * 1000));

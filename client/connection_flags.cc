@@ -1,10 +1,13 @@
 #include "client/connection_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/rpc_error.h"
 #include "client/terminal.h"
 #include "client/text.h"
@@ -26,6 +29,51 @@ absl::Status ReadFileOf(const char* flag, const std::string& path, std::string& 
   return absl::OkStatus();
 }
 
+absl::Status ReadPemOf(const char* flag, const std::string& path, std::string& pem) {
+  absl::Status status = ReadFileOf(flag, path, pem);
+  // gRPC's own complaint about it names no file and comes as a failed connection.
+  if (status.ok() && !path.empty() && !absl::StrContains(pem, "-----BEGIN ")) {
+    return absl::InvalidArgumentError(absl::StrFormat("%s: %s is not a PEM file", flag, path));
+  }
+  return status;
+}
+
+absl::Status ReadToken(const std::string& path, std::string& token) {
+  std::string source = "--token-file";
+  if (!path.empty()) {
+    absl::Status status = ReadFileOf("--token-file", path, token);
+    if (!status.ok()) return status;
+  } else if (const char* value = std::getenv("GATEHOUSE_TOKEN"); value != nullptr) {
+    source = "GATEHOUSE_TOKEN";
+    token = value;
+  }
+  token = std::string(absl::StripAsciiWhitespace(token));
+  if (!path.empty() && token.empty()) {
+    return absl::InvalidArgumentError(absl::StrFormat("--token-file: %s is empty", path));
+  }
+  // A line break or control character in a header would end the call with an obscure error.
+  for (const char c : token) {
+    if (c <= ' ' || c > '~') {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s: the token has characters outside printable ASCII", source));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> CommandNames(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
+  return names;
+}
+
+// Whether `app` has commands and none of them was named.
+bool LacksCommand(const CLI::App& app) {
+  return app.get_subcommands().empty() && !CommandNames(app).empty();
+}
+
 // The long names of the options, and the names of the commands, that `app` and its parents know.
 std::vector<std::string> KnownWords(const CLI::App* app) {
   std::vector<std::string> words;
@@ -34,27 +82,29 @@ std::vector<std::string> KnownWords(const CLI::App* app) {
       for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
     }
   }
-  for (const CLI::App* command : app->get_subcommands([](const CLI::App*) { return true; })) {
-    words.push_back(command->get_name());
-  }
+  for (const std::string& name : CommandNames(*app)) words.push_back(name);
   return words;
 }
 
 std::string DescribeParseError(const CLI::App& app, const std::string& what) {
-  const std::vector<CLI::App*> chosen = app.get_subcommands();
-  const CLI::App* command = chosen.empty() ? &app : chosen.front();
-  const std::string help =
-      command == &app ? app.get_name() : app.get_name() + " " + command->get_name();
+  const CLI::App* command = &app;
+  std::string help = app.get_name();
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    help += " " + command->get_name();
+  }
   std::string unknown;
   for (const std::string& word : app.remaining(true)) {
     if (unknown.empty() || (unknown[0] != '-' && word[0] == '-')) unknown = word;
   }
   std::string text = what;
+  if (unknown.empty() && LacksCommand(*command)) {
+    text = "which command? One of: " + absl::StrJoin(CommandNames(*command), ", ");
+  }
   if (!unknown.empty()) {
     const std::string name = unknown.substr(0, unknown.find('='));
     const bool is_flag = name[0] == '-';
-    const bool wants_command = command == &app && !is_flag &&
-                               !app.get_subcommands([](const CLI::App*) { return true; }).empty();
+    const bool wants_command = !is_flag && LacksCommand(*command);
     text = is_flag ? absl::StrFormat("unknown flag %s", name)
            : wants_command
                ? absl::StrFormat("unknown command %s", name)
@@ -68,12 +118,9 @@ std::string DescribeParseError(const CLI::App& app, const std::string& what) {
 
 }  // namespace
 
-void AddConnectionFlags(CLI::App& app, ConnectionFlags& flags) {
+void AddConnectionFlags(CLI::App& app, ConnectionFlags& flags, const std::string& target_help) {
   const char* const group = "Connection";
-  app.add_option("--target", flags.target, "The server, host:port or unix:/path")
-      ->envname("GATEHOUSE_TARGET")
-      ->capture_default_str()
-      ->group(group);
+  app.add_option("--target", flags.target, target_help)->group(group);
   app.add_flag("--tls", flags.tls, "Encrypt; the certificate must be signed by a known authority")
       ->group(group);
   app.add_option("--tls-ca", flags.tls_ca_file, "Authorities to trust instead (PEM); implies --tls")
@@ -84,45 +131,61 @@ void AddConnectionFlags(CLI::App& app, ConnectionFlags& flags) {
   app.add_option("--tls-server-name", flags.tls_server_name,
                  "The name that the server's certificate has, if it is not the target's")
       ->group(group);
-  app.add_option("--auth-token-file", flags.auth_token_file, "File with the bearer token")
-      ->envname("GATEHOUSE_AUTH_TOKEN_FILE")
+  app.add_option("--token-file", flags.token_file,
+                 "File with the bearer token; without it GATEHOUSE_TOKEN is used, if set")
       ->group(group);
+}
+
+void SetDefaultTarget(Listener listener, ConnectionFlags& flags) {
+  if (!flags.target.empty()) return;
+  const bool is_admin = listener == Listener::kAdmin;
+  const char* const value = std::getenv(is_admin ? "GATEHOUSE_ADMIN_TARGET" : "GATEHOUSE_TARGET");
+  flags.target = is_admin ? "127.0.0.1:50052" : "127.0.0.1:50051";
+  if (value != nullptr && value[0] != '\0') flags.target = value;
 }
 
 absl::StatusOr<ClientOptions> ToClientOptions(const ConnectionFlags& flags) {
   ClientOptions options{.target = flags.target, .tls_server_name = flags.tls_server_name};
+  options.retry.max_tries = 1 + flags.num_retries;
   options.use_tls = flags.tls || !flags.tls_ca_file.empty() || !flags.tls_cert_file.empty() ||
                     !flags.tls_key_file.empty() || !flags.tls_server_name.empty();
-  std::string token;
-  absl::Status status = ReadFileOf("--tls-ca", flags.tls_ca_file, options.tls_ca_pem);
-  status.Update(ReadFileOf("--tls-cert", flags.tls_cert_file, options.tls_cert_pem));
-  status.Update(ReadFileOf("--tls-key", flags.tls_key_file, options.tls_key_pem));
-  status.Update(ReadFileOf("--auth-token-file", flags.auth_token_file, token));
+  absl::Status status = ReadPemOf("--tls-ca", flags.tls_ca_file, options.tls_ca_pem);
+  status.Update(ReadPemOf("--tls-cert", flags.tls_cert_file, options.tls_cert_pem));
+  status.Update(ReadPemOf("--tls-key", flags.tls_key_file, options.tls_key_pem));
+  status.Update(ReadToken(flags.token_file, options.auth_token));
   if (!status.ok()) return status;
-  options.auth_token = std::string(absl::StripAsciiWhitespace(token));
-  // A line break or control character in a header would end the call with an obscure error.
-  for (const char c : options.auth_token) {
-    if (c <= ' ' || c > '~') {
-      return absl::InvalidArgumentError(
-          "--auth-token-file: the token has characters outside printable ASCII");
-    }
-  }
-  if (!flags.auth_token_file.empty() && token.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("--auth-token-file: %s is empty", flags.auth_token_file));
-  }
   return options;
 }
 
-std::string DescribeCallError(const absl::Status& status, const std::string& target,
-                              bool reachable) {
-  if (status.code() != absl::StatusCode::kUnavailable || reachable) return DescribeError(status);
+std::string DescribeCallError(const absl::Status& status, const std::string& target, bool reachable,
+                              Listener listener) {
+  const bool is_admin = listener == Listener::kAdmin;
+  const std::string said(status.message());
+  if (absl::IsUnavailable(status) && !reachable &&
+      absl::StrContains(absl::AsciiStrToLower(said), "handshake")) {
+    return absl::StrFormat(
+        "%s answers, but TLS with it failed\n"
+        "  Is its certificate of an authority in --tls-ca, and for this name (--tls-server-name)?\n"
+        "  Does it speak TLS at all, or want a certificate of ours (--tls-cert, --tls-key)?\n"
+        "  (%s)",
+        target, said);
+  }
+  if (absl::IsUnimplemented(status)) {
+    return absl::StrFormat(
+        "%s\n  %s does not serve this. It may be the other listener of a server (--listen is for\n"
+        "  requests, default port 50051; --admin-listen for admin and top, default port 50052),\n"
+        "  or another version.",
+        DescribeError(status), target);
+  }
+  if (!absl::IsUnavailable(status)) return DescribeError(status);
+  // The server's own word, or the connection's end, which names nothing.
+  if (reachable) return absl::StrFormat("%s\n  (server: %s)", DescribeError(status), target);
   return absl::StrFormat(
       "cannot reach a server at %s\n"
       "  Start one with: gatehouse-server --model DIR\n"
-      "  or name another with --target HOST:PORT or GATEHOUSE_TARGET.\n"
+      "  or name another with --target HOST:PORT or %s.\n"
       "  (%s)",
-      target, std::string(status.message()));
+      target, is_admin ? "GATEHOUSE_ADMIN_TARGET" : "GATEHOUSE_TARGET", said);
 }
 
 ParseOutcome ParseFlags(CLI::App& app, int argc, const char* const* argv) {

@@ -5,7 +5,8 @@
 // (or WaitUntilConnected) opens the connection.
 //
 // Every failure is an absl::Status with the server's code and text. The details that a server adds
-// (fields at fault, when to try again) travel in it: client/rpc_error.h reads them.
+// (fields at fault, when to try again) travel in it: client/rpc_error.h reads them. Calls that fail
+// for a passing reason are made again as ClientOptions.retry says; health checks never are.
 //
 //   auto client = gatehouse::GatehouseClient::Connect({.target = "127.0.0.1:50051"});
 //   gatehouse::v1::GenerateRequest request;
@@ -17,36 +18,16 @@
 #pragma once
 
 #include <chrono>
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/client_options.h"
 #include "gatehouse/v1/inference.pb.h"
 
 namespace gatehouse {
-
-struct ClientOptions {
-  std::string target = "127.0.0.1:50051";  // host:port, or unix:/path
-  bool use_tls = false;
-  std::string tls_ca_pem = "";       // empty: the system's roots
-  std::string tls_cert_pem = "";     // for mutual TLS: certificate and key, both or none
-  std::string tls_key_pem = "";      //
-  std::string tls_server_name = "";  // the name that the certificate must have; empty: the target's
-  std::string auth_token = "";       // sent as a bearer token; empty: none
-  // Clients of one target share one connection, unless their numbers differ.
-  int connection_idx = 0;
-};
-
-struct CallOptions {
-  std::chrono::milliseconds timeout{0};  // becomes the deadline; 0: none
-  std::vector<std::pair<std::string, std::string>> metadata =
-      {};  // such as traceparent; lower-case keys
-};
 
 enum class HealthState { kUnknown, kServing, kNotServing, kServiceUnknown };
 const char* HealthStateName(HealthState state);  // as grpc.health.v1 spells it
@@ -56,7 +37,8 @@ const char* HealthStateName(HealthState state);  // as grpc.health.v1 spells it
 class GenerateStream {
  public:
   virtual ~GenerateStream() = default;
-  // Waits for the next event; false at the end, after which Finish says how it ended.
+  // Waits for the next event; false at the end, after which Finish says how it ended. `started`
+  // comes once: of the first try that got so far.
   virtual bool Next(v1::GenerateResponse& event) = 0;
   // Call once, after Next returned false (or after Cancel).
   virtual absl::Status Finish() = 0;
@@ -80,6 +62,8 @@ class GenerateCall {
 
 class GatehouseClient {
  public:
+  // INVALID_ARGUMENT: options that contradict each other, or a token that would travel to another
+  // machine unencrypted.
   static absl::StatusOr<std::unique_ptr<GatehouseClient>> Connect(const ClientOptions& options);
   virtual ~GatehouseClient() = default;
 

@@ -95,11 +95,12 @@ ParseOutcome ParseLoadOptions(int argc, const char* const* argv, LoadOptions& op
   CLI::App app("Load for a Gatehouse server: closed or open loop, JSON lines on standard output.",
                "gatehouse-loadgen");
   app.set_version_flag("--version", "gatehouse-loadgen " GATEHOUSE_VERSION);
-  AddConnectionFlags(app, options.connection);
+  AddConnectionFlags(app, options.connection, kPublicTargetHelp);
   AddShapeFlags(app, options);
   AddRequestFlags(app, options);
   AddReportFlags(app, options);
   ParseOutcome outcome = ParseFlags(app, argc, argv);
+  SetDefaultTarget(Listener::kPublic, options.connection);
   if (outcome.run && options.num_requests == 0 && options.duration_seconds == 0) {
     return {.exit_code = 2,
             .output = "gatehouse-loadgen: give --requests, --duration, or both: a run must end\n"};

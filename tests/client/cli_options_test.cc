@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 namespace gatehouse {
 namespace {
@@ -198,13 +200,91 @@ TEST(ParseCliOptionsTest, TargetComesFromTheEnvironmentUnlessAFlagSaysOtherwise)
   EXPECT_EQ(ParsedOk({"health"}).connection.target, "127.0.0.1:50051");
 }
 
+TEST(ParseCliOptionsTest, OperatorsCommandsHaveATargetOfTheirOwn) {
+  setenv("GATEHOUSE_TARGET", "env:2", 1);
+  EXPECT_EQ(ParsedOk({"top"}).connection.target, "127.0.0.1:50052");
+  setenv("GATEHOUSE_ADMIN_TARGET", "env:3", 1);
+  EXPECT_EQ(ParsedOk({"admin", "status"}).connection.target, "env:3");
+  EXPECT_EQ(ParsedOk({"admin", "status", "--target", "flag:4"}).connection.target, "flag:4");
+  EXPECT_EQ(ParsedOk({"info"}).connection.target, "env:2");
+  unsetenv("GATEHOUSE_TARGET");
+  unsetenv("GATEHOUSE_ADMIN_TARGET");
+}
+
+TEST(ParseCliOptionsTest, OperatorsFlagsBecomeFieldsOfTheirRequests) {
+  const CliOptions top =
+      ParsedOk({"top", "--interval", "0.5", "--count", "3", "--layer", "1", "--layer", "7"});
+  EXPECT_EQ(top.command, CliCommand::kTop);
+  EXPECT_EQ(top.admin.interval().count(), 500);
+  EXPECT_EQ(top.admin.max_updates, 3);
+  EXPECT_THAT(top.admin.experts.layers(), ElementsAre(1, 7));
+  const CliOptions requests = ParsedOk({"admin", "requests", "--tenant", "t", "--max", "5"});
+  EXPECT_EQ(requests.command, CliCommand::kAdminRequests);
+  EXPECT_EQ(requests.admin.requests.tenant(), "t");
+  EXPECT_EQ(requests.admin.requests.max_requests(), 5);
+  EXPECT_FALSE(ParsedOk({"admin", "requests"}).admin.requests.has_max_requests());
+  const CliOptions cancel = ParsedOk({"admin", "cancel", "r1", "--tenant", "t"});
+  EXPECT_EQ(cancel.admin.cancel.request_id(), "r1");
+  EXPECT_EQ(cancel.admin.cancel.tenant(), "t");
+  EXPECT_FALSE(ParsedOk({"admin", "drain"}).admin.drain.has_seconds());
+  EXPECT_EQ(ParsedOk({"admin", "drain", "--seconds", "0"}).admin.drain.seconds(), 0);
+  EXPECT_TRUE(ParsedOk({"admin", "drain", "--seconds", "0"}).admin.drain.has_seconds());
+  EXPECT_EQ(ParsedOk({"admin", "log-level", "warning"}).admin.log_level.level(),
+            v1::SetLogLevelRequest::WARNING);
+  EXPECT_THAT(UsageError({"admin", "log-level", "loud"}), HasSubstr("loud"));
+  EXPECT_THAT(UsageError({"admin", "cancel"}), HasSubstr("id"));
+  EXPECT_THAT(UsageError({"top", "--interval", "0"}), HasSubstr("interval"));
+}
+
+TEST(ParseCliOptionsTest, HelpIsACommandToo) {
+  for (const std::vector<const char*>& words :
+       {std::vector<const char*>{"gatehouse", "help", "admin", "drain"},
+        {"gatehouse", "admin", "drain", "--help"}}) {
+    CliOptions options;
+    const ParseOutcome outcome =
+        ParseCliOptions(static_cast<int>(words.size()), words.data(), options);
+    EXPECT_FALSE(outcome.run);
+    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_THAT(outcome.output, HasSubstr("--seconds"));
+  }
+}
+
+TEST(ToClientOptionsTest, TheTokenComesFromAFileOrTheEnvironment) {
+  const std::string path = ::testing::TempDir() + "/gatehouse_token";
+  std::ofstream(path) << "  from-file\n";
+  setenv("GATEHOUSE_TOKEN", "from-environment", 1);
+  EXPECT_EQ(ToClientOptions({.token_file = path})->auth_token, "from-file");
+  EXPECT_EQ(ToClientOptions({})->auth_token, "from-environment");
+  setenv("GATEHOUSE_TOKEN", "two words", 1);
+  EXPECT_THAT(std::string(ToClientOptions({}).status().message()), HasSubstr("GATEHOUSE_TOKEN"));
+  unsetenv("GATEHOUSE_TOKEN");
+  EXPECT_EQ(ToClientOptions({})->auth_token, "");
+  std::ofstream(path) << "\n";
+  EXPECT_THAT(std::string(ToClientOptions({.token_file = path}).status().message()),
+              HasSubstr("is empty"));
+  EXPECT_THAT(std::string(ToClientOptions({.tls_ca_file = path}).status().message()),
+              HasSubstr("--tls-ca"));
+  std::remove(path.c_str());
+}
+
+TEST(ToClientOptionsTest, RetriesComeBehindTheFirstTry) {
+  EXPECT_EQ(ToClientOptions(ParsedOk({"info"}).connection)->retry.max_tries, 4);
+  EXPECT_EQ(ToClientOptions(ParsedOk({"info", "--retries", "0"}).connection)->retry.max_tries, 1);
+}
+
 TEST(ParseCliOptionsTest, NamesTheUnknownWordAndTheNearestKnown) {
   EXPECT_THAT(UsageError({"generate", "x", "--temprature", "1"}),
               HasSubstr("unknown flag --temprature: did you mean --temperature?"));
   EXPECT_THAT(UsageError({"generate", "x", "--taget=h:1"}), HasSubstr("did you mean --target?"));
   EXPECT_THAT(UsageError({"genrate", "x"}), HasSubstr("did you mean generate?"));
   EXPECT_THAT(UsageError({"generate", "two", "words"}), HasSubstr("'words'"));
-  EXPECT_THAT(UsageError({}), HasSubstr("subcommand"));
+  EXPECT_THAT(UsageError({}), HasSubstr("which command? One of: "));
+  EXPECT_THAT(UsageError({"admin"}), HasSubstr("which command? One of: status, watch"));
+  EXPECT_THAT(
+      UsageError({"admin", "statsu"}),
+      HasSubstr("unknown command statsu: did you mean status?\nTry 'gatehouse admin --help'"));
+  EXPECT_THAT(UsageError({"admin", "watch", "--intervall", "1"}),
+              HasSubstr("did you mean --interval?\nTry 'gatehouse admin watch --help'"));
 }
 
 TEST(ParseCliOptionsTest, RefusesValuesOfTheWrongKind) {

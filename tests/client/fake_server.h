@@ -25,7 +25,9 @@ inline grpc::Status StatusWithDetails(grpc::StatusCode code, const std::string& 
   return {code, message, details.SerializeAsString()};
 }
 
-// Generate: "bad" is refused with a BadRequest, "busy" with RetryInfo, "cut" ends without
+// Generate: "bad" is refused with a BadRequest, "busy" with RetryInfo of 1.5 s, "crowded" with 5
+// ms, "gone" is UNAVAILABLE, "lost" is so after `started`, "torn" after tokens, "full" is
+// RESOURCE_EXHAUSTED without RetryInfo (these six only num_refusals times), "cut" ends without
 // `finished`, "forever" sends a token a millisecond until cancelled; all else sends max_new_tokens
 // tokens, two in each message, and `finished`.
 class FakeInference final : public v1::Inference::Service {
@@ -41,15 +43,25 @@ class FakeInference final : public v1::Inference::Service {
       violation->set_description("got 3, at most 1");
       return StatusWithDetails(grpc::StatusCode::INVALID_ARGUMENT, "the request is wrong", detail);
     }
-    if (request->text() == "busy") {
+    const std::string& text = request->text();
+    const bool refuses = num_requests.load() <= num_refusals.load();
+    if (refuses && (text == "busy" || text == "crowded")) {
       google::rpc::RetryInfo detail;
-      detail.mutable_retry_delay()->set_seconds(1);
-      detail.mutable_retry_delay()->set_nanos(500'000'000);
+      detail.mutable_retry_delay()->set_seconds(text == "busy" ? 1 : 0);
+      detail.mutable_retry_delay()->set_nanos(text == "busy" ? 500'000'000 : 5'000'000);
       return StatusWithDetails(grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full", detail);
     }
+    if (refuses && text == "full") return {grpc::StatusCode::RESOURCE_EXHAUSTED, "too large"};
+    if (refuses && text == "gone") return {grpc::StatusCode::UNAVAILABLE, "going"};
     v1::GenerateResponse event;
     event.mutable_started()->set_prompt_tokens(request->tokens().ids_size());
     writer->Write(event);
+    if (refuses && text == "lost") return {grpc::StatusCode::UNAVAILABLE, "a rank is lost"};
+    if (refuses && text == "torn") {
+      event.mutable_delta()->set_text("ab");
+      writer->Write(event);
+      return {grpc::StatusCode::UNAVAILABLE, "a rank is lost"};
+    }
     const bool forever = request->text() == "forever";
     const int num_tokens = request->stop().max_new_tokens();
     for (int sent = 0; forever || sent < num_tokens;) {
@@ -70,8 +82,12 @@ class FakeInference final : public v1::Inference::Service {
     return Ended(grpc::Status::OK);
   }
 
+  // "gone" is UNAVAILABLE num_refusals times.
   grpc::Status Tokenize(grpc::ServerContext*, const v1::TokenizeRequest* request,
                         v1::TokenizeResponse* response) override {
+    if (request->text() == "gone" && num_requests.fetch_add(1) < num_refusals.load()) {
+      return {grpc::StatusCode::UNAVAILABLE, "going"};
+    }
     for (const char c : request->text()) response->add_ids(c);
     return grpc::Status::OK;
   }
@@ -89,6 +105,7 @@ class FakeInference final : public v1::Inference::Service {
 
   std::atomic<int> num_requests{0};
   std::atomic<int> num_cancelled{0};
+  std::atomic<int> num_refusals{1 << 30};
   std::string last_authorization;  // read it only after the call
 
  private:

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <future>
 
+#include "client/admin_client.h"
 #include "client/connection_flags.h"
 #include "client/rpc_error.h"
 #include "tests/client/fake_server.h"
@@ -87,25 +88,30 @@ TEST_F(GatehouseClientTest, FieldsAtFaultArriveAsText) {
 }
 
 TEST_F(GatehouseClientTest, WhenToTryAgainArrives) {
-  const absl::Status status = client_->Generate(Prompt("busy"), {})->Finish();
+  const auto client = ConnectTo({.target = server_.target(), .retry = {.max_tries = 1}});
+  const absl::Status status = client->Generate(Prompt("busy"), {})->Finish();
+  EXPECT_EQ(server_.service.num_requests.load(), 1);
   EXPECT_DOUBLE_EQ(DecodeError(status).retry_delay_seconds.value_or(0), 1.5);
   EXPECT_THAT(DescribeError(status), HasSubstr("try again in 1.5 s"));
 }
 
+class Counter final : public GenerateHandler {
+ public:
+  void OnEvent(const v1::GenerateResponse& event) override {
+    num_starts += event.has_started() ? 1 : 0;
+    num_tokens += event.delta().tokens_size();
+  }
+  void OnDone(const absl::Status& status) override {
+    ++num_ends;
+    done.set_value(status);
+  }
+  int num_starts = 0;
+  int num_tokens = 0;
+  int num_ends = 0;
+  std::promise<absl::Status> done;
+};
+
 TEST_F(GatehouseClientTest, CallbackCallsEndExactlyOnce) {
-  class Counter final : public GenerateHandler {
-   public:
-    void OnEvent(const v1::GenerateResponse& event) override {
-      num_tokens += event.delta().tokens_size();
-    }
-    void OnDone(const absl::Status& status) override {
-      ++num_ends;
-      done.set_value(status);
-    }
-    int num_tokens = 0;
-    int num_ends = 0;
-    std::promise<absl::Status> done;
-  };
   for (const bool cancel : {false, true}) {
     const auto handler = std::make_shared<Counter>();
     const auto call = client_->StartGenerate(Prompt(cancel ? "forever" : "hi", 40), {}, handler);
@@ -117,6 +123,93 @@ TEST_F(GatehouseClientTest, CallbackCallsEndExactlyOnce) {
     }
     EXPECT_EQ(handler->num_ends, 1);
   }
+}
+
+TEST_F(GatehouseClientTest, WhatPassesIsTriedAgainUntilItWorks) {
+  for (const char* prompt : {"crowded", "gone", "lost"}) {
+    server_.service.num_requests = 0;
+    server_.service.num_refusals = 2;
+    std::string kinds;
+    int num_retries = 0;
+    const absl::Status status = client_->Generate(
+        Prompt(prompt), {.on_retry = [&](auto&, auto) { ++num_retries; }}, [&](const auto& event) {
+          kinds += event.has_started() ? 's' : event.has_delta() ? 'd' : 'f';
+          return true;
+        });
+    EXPECT_TRUE(status.ok()) << prompt << ": " << status;
+    EXPECT_EQ(kinds, "sdddf") << prompt;  // `started` of one try only
+    EXPECT_EQ(num_retries, 2) << prompt;
+    EXPECT_EQ(server_.service.num_requests.load(), 3) << prompt;
+  }
+}
+
+TEST_F(GatehouseClientTest, CallbackCallsAreTriedAgainToo) {
+  for (const char* prompt : {"crowded", "gone", "lost"}) {
+    server_.service.num_requests = 0;
+    server_.service.num_refusals = 2;
+    const auto handler = std::make_shared<Counter>();
+    const auto call = client_->StartGenerate(Prompt(prompt), {}, handler);
+    const absl::Status status = handler->done.get_future().get();
+    EXPECT_TRUE(status.ok()) << prompt << ": " << status;
+    EXPECT_EQ(handler->num_starts, 1) << prompt;
+    EXPECT_EQ(handler->num_tokens, 5) << prompt;
+    EXPECT_EQ(handler->num_ends, 1) << prompt;
+    EXPECT_EQ(server_.service.num_requests.load(), 3) << prompt;
+  }
+}
+
+TEST_F(GatehouseClientTest, UnaryCallsAreTriedAgain) {
+  server_.service.num_refusals = 2;
+  v1::TokenizeRequest request;
+  request.set_text("gone");
+  EXPECT_EQ(client_->Tokenize(request, {})->ids_size(), 4);
+  EXPECT_EQ(server_.service.num_requests.load(), 3);
+}
+
+TEST_F(GatehouseClientTest, TriesEnd) {
+  const absl::Status status = client_->Generate(Prompt("gone"), {})->Finish();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_EQ(server_.service.num_requests.load(), RetryPolicy().max_tries);
+}
+
+TEST_F(GatehouseClientTest, AfterATokenNothingIsTriedAgain) {
+  for (const char* prompt : {"torn", "full"}) {
+    server_.service.num_requests = 0;
+    EXPECT_FALSE(client_->Generate(Prompt(prompt), {})->Finish().ok());
+    const auto handler = std::make_shared<Counter>();
+    const auto call = client_->StartGenerate(Prompt(prompt), {}, handler);
+    EXPECT_FALSE(handler->done.get_future().get().ok());
+    EXPECT_EQ(server_.service.num_requests.load(), 2) << prompt;  // one each
+  }
+}
+
+TEST_F(GatehouseClientTest, AWaitThatWouldPassTheDeadlineIsNotBegun) {
+  const absl::Status status =
+      client_->Generate(Prompt("busy"), {.timeout = milliseconds(1400)})->Finish();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_EQ(server_.service.num_requests.load(), 1);
+}
+
+TEST_F(GatehouseClientTest, CancelEndsTheWaitForARetry) {
+  const auto client = ConnectTo(
+      {.target = server_.target(),
+       .retry = {.first_wait = std::chrono::hours(1), .max_wait = std::chrono::hours(1)}});
+  std::promise<void> waits;
+  const auto stream =
+      client->Generate(Prompt("gone"), {.on_retry = [&](auto&, auto) { waits.set_value(); }});
+  auto status = std::async(std::launch::async, [&] { return stream->Finish(); });
+  waits.get_future().wait();
+  stream->Cancel();
+  EXPECT_TRUE(absl::IsCancelled(status.get()));
+
+  std::promise<void> call_waits;
+  const auto handler = std::make_shared<Counter>();
+  const auto call = client->StartGenerate(
+      Prompt("gone"), {.on_retry = [&](auto&, auto) { call_waits.set_value(); }}, handler);
+  call_waits.get_future().wait();
+  call->Cancel();
+  EXPECT_TRUE(absl::IsCancelled(handler->done.get_future().get()));
+  EXPECT_EQ(handler->num_ends, 1);
 }
 
 TEST_F(GatehouseClientTest, UnaryCallsReturnAnswersAndErrors) {
@@ -171,6 +264,24 @@ TEST_F(GatehouseClientTest, AProxyDoesNotCatchThisMachine) {
   unsetenv("grpc_proxy");
   unsetenv("no_grpc_proxy");
   EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(ConnectTest, SendsNoTokenUnencryptedToOtherMachines) {
+  for (const char* here : {"localhost:1", "127.0.0.1:1", "127.8.0.1:1", "[::1]:1", "unix:/x"}) {
+    EXPECT_TRUE(GatehouseClient::Connect({.target = here, .auth_token = "t"}).ok()) << here;
+  }
+  for (const char* away : {"example.org:1", "127.example.org:1", "10.0.0.1:1", "[2001:db8::1]:1",
+                           "localhost.example.org:1", "dns:///example.org", "[::10]:1"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(
+        GatehouseClient::Connect({.target = away, .auth_token = "t"}).status()))
+        << away;
+    EXPECT_TRUE(
+        absl::IsInvalidArgument(AdminClient::Connect({.target = away, .auth_token = "t"}).status()))
+        << away;
+    EXPECT_TRUE(
+        GatehouseClient::Connect({.target = away, .use_tls = true, .auth_token = "t"}).ok());
+    EXPECT_TRUE(GatehouseClient::Connect({.target = away}).ok());
+  }
 }
 
 TEST(ConnectTest, RefusesHalfACertificate) {

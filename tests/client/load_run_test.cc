@@ -21,8 +21,8 @@ class LoadRunTest : public ::testing::Test {
  protected:
   LoadRunTest() {
     for (int i = 0; i < 2; ++i) {
-      clients_.push_back(
-          *GatehouseClient::Connect({.target = server_.target(), .connection_idx = i}));
+      clients_.push_back(*GatehouseClient::Connect(
+          {.target = server_.target(), .connection_idx = i, .retry = {.max_tries = 1}}));
     }
   }
   // Every prompt of the run is `text`.

@@ -1,0 +1,111 @@
+#include "client/admin_commands.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "client/admin_output.h"
+#include "client/cli_commands.h"
+#include "client/json_output.h"
+#include "client/terminal.h"
+#include "client/terminal_screen.h"
+
+namespace gatehouse {
+namespace {
+
+// Writes an answer as JSON or as `describe` puts it for people.
+template <typename Response, typename Describe>
+int PrintAnswer(AdminClient& client, const CliOptions& options,
+                const absl::StatusOr<Response>& answer, const Describe& describe) {
+  if (!answer.ok()) return PrintAdminError(client, options, answer.status());
+  const absl::Status written =
+      WriteAll(STDOUT_FILENO, options.json ? ToJsonLine(*answer) : describe(*answer));
+  return written.ok() ? kExitDone : PrintLostOutput(written);
+}
+
+int RunWatch(AdminClient& client, const CliOptions& options, const CallOptions& call) {
+  v1::WatchStatusRequest request;
+  request.set_interval_seconds(options.admin.interval_seconds);
+  int64_t num_updates = 0;
+  absl::Status written;
+  const absl::Status status =
+      client.WatchStatus(request, call, [&](const v1::ServerStatus& server_status) {
+        written = WriteAll(STDOUT_FILENO, options.json ? ToJsonLine(server_status)
+                                                       : DescribeStatusLine(server_status) + "\n");
+        return written.ok() && ++num_updates != options.admin.max_updates;
+      });
+  if (!written.ok()) return PrintLostOutput(written);
+  if (!status.ok()) return PrintAdminError(client, options, status);
+  return kExitDone;
+}
+
+}  // namespace
+
+int PrintAdminError(AdminClient& client, const CliOptions& options, const absl::Status& status) {
+  PrintError(
+      status,
+      DescribeCallError(status, options.connection.target, client.reachable(), Listener::kAdmin),
+      options.json);
+  return kExitFailed;
+}
+
+int PrintLostOutput(const absl::Status& status) {
+  WriteAll(STDERR_FILENO, absl::StrFormat("gatehouse: %s\n", std::string(status.message())))
+      .IgnoreError();
+  return kExitFailed;
+}
+
+Glyphs TerminalGlyphs() {
+  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+    const char* const value = std::getenv(name);
+    if (value == nullptr || value[0] == '\0') continue;  // the next one decides
+    const std::string locale = absl::AsciiStrToLower(value);
+    const bool is_utf8 = absl::StrContains(locale, "utf-8") || absl::StrContains(locale, "utf8");
+    return is_utf8 ? Glyphs::kUnicode : Glyphs::kAscii;
+  }
+  return Glyphs::kAscii;
+}
+
+int RunAdmin(AdminClient& client, const CliOptions& options) {
+  const AdminOptions& admin = options.admin;
+  const CallOptions call{.timeout = options.timeout()};
+  switch (options.command) {
+    case CliCommand::kAdminStatus:
+      return PrintAnswer(client, options, client.GetStatus(call), DescribeStatus);
+    case CliCommand::kAdminWatch:
+      return RunWatch(client, options, call);
+    case CliCommand::kAdminExperts:
+      return PrintAnswer(client, options, client.GetExpertLoad(admin.experts, call),
+                         [](const v1::ExpertLoad& load) {
+                           return DescribeExpertLoad(load, TerminalScreen::Size().num_columns,
+                                                     TerminalGlyphs());
+                         });
+    case CliCommand::kAdminRequests:
+      return PrintAnswer(client, options, client.GetRequests(admin.requests, call),
+                         DescribeRequests);
+    case CliCommand::kAdminCancel:
+      return PrintAnswer(client, options, client.CancelRequest(admin.cancel, call),
+                         [](const v1::CancelRequestResponse& response) {
+                           return absl::StrFormat("cancelled %d\n", response.cancelled());
+                         });
+    case CliCommand::kAdminDrain:
+      return PrintAnswer(client, options, client.Drain(admin.drain, call),
+                         [](const v1::DrainResponse& response) {
+                           return absl::StrFormat("draining; %d requests may still finish\n",
+                                                  response.open_requests());
+                         });
+    case CliCommand::kAdminLogLevel:
+      return PrintAnswer(client, options, client.SetLogLevel(admin.log_level, call),
+                         [](const v1::SetLogLevelResponse& response) {
+                           return absl::StrFormat(
+                               "was %s\n", v1::SetLogLevelRequest::Level_Name(response.previous()));
+                         });
+    default:
+      return kExitBadUsage;
+  }
+}
+
+}  // namespace gatehouse

@@ -1,0 +1,111 @@
+#include "client/admin_options.h"
+
+#include <CLI/CLI.hpp>
+#include <map>
+
+#include "client/cli_options.h"
+
+namespace gatehouse {
+namespace {
+
+CLI::App& AddCommand(CLI::App& parent, CliOptions& options, CliCommand command, const char* name,
+                     const char* help) {
+  CLI::App* added = parent.add_subcommand(name, help);
+  added->fallthrough();
+  added->parse_complete_callback([&options, command] { options.command = command; });
+  return *added;
+}
+
+void AddUpdateFlags(CLI::App& command, AdminOptions& admin) {
+  command.add_option("--interval", admin.interval_seconds, "Seconds between updates")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  command
+      .add_option("--count", admin.max_updates, "End after so many updates; 0: go on until Ctrl-C")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void AddLayerFlag(CLI::App& command, AdminOptions& admin) {
+  command
+      .add_option_function<std::vector<int32_t>>(
+          "--layer",
+          [&admin](const std::vector<int32_t>& layers) {
+            admin.experts.mutable_layers()->Add(layers.begin(), layers.end());
+          },
+          "Of this layer only, numbered as in the model; may be repeated")
+      ->allow_extra_args(false);
+}
+
+void AddTenantFlag(CLI::App& command, std::string& tenant, const char* help) {
+  command.add_option("--tenant", tenant, help);
+}
+
+void AddRequestCommands(CLI::App& parent, CliOptions& options) {
+  AdminOptions& admin = options.admin;
+  CLI::App& requests = AddCommand(parent, options, CliCommand::kAdminRequests, "requests",
+                                  "What waits and runs now, the oldest first");
+  AddTenantFlag(requests, *admin.requests.mutable_tenant(), "Of this tenant only");
+  requests
+      .add_option_function<int32_t>(
+          "--max", [&admin](int32_t max) { admin.requests.set_max_requests(max); },
+          "Show so many (default 1000)")
+      ->check(CLI::Range(1, 10'000));
+
+  CLI::App& cancel = AddCommand(parent, options, CliCommand::kAdminCancel, "cancel",
+                                "End the requests that have an id");
+  cancel.add_option("id", *admin.cancel.mutable_request_id(), "As `admin requests` shows it")
+      ->required();
+  AddTenantFlag(cancel, *admin.cancel.mutable_tenant(), "Only if it is of this tenant");
+}
+
+void AddServerCommands(CLI::App& parent, CliOptions& options) {
+  AdminOptions& admin = options.admin;
+  CLI::App& drain = AddCommand(parent, options, CliCommand::kAdminDrain, "drain",
+                               "Refuse new requests, let running ones finish, then end the server");
+  drain
+      .add_option_function<double>(
+          "--seconds", [&admin](double seconds) { admin.drain.set_seconds(seconds); },
+          "How long running requests may take (default: the server's --drain-seconds)")
+      ->check(CLI::Range(0.0, 86'400.0));
+
+  const std::map<std::string, v1::SetLogLevelRequest::Level> levels{
+      {"debug", v1::SetLogLevelRequest::DEBUG},
+      {"info", v1::SetLogLevelRequest::INFO},
+      {"warning", v1::SetLogLevelRequest::WARNING},
+      {"error", v1::SetLogLevelRequest::ERROR}};
+  CLI::App& log_level = AddCommand(parent, options, CliCommand::kAdminLogLevel, "log-level",
+                                   "Set what the server logs from now on");
+  log_level
+      .add_option_function<std::string>(
+          "level",
+          [&admin, levels](const std::string& name) { admin.log_level.set_level(levels.at(name)); },
+          "This and above are logged")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->required();
+}
+
+}  // namespace
+
+void AddAdmin(CLI::App& app, CliOptions& options) {
+  CLI::App& parent =
+      *app.add_subcommand("admin", "For operators: see and steer a server over its admin listener");
+  parent.fallthrough();
+  parent.require_subcommand(1);
+  AddCommand(parent, options, CliCommand::kAdminStatus, "status", "How the server is doing");
+  CLI::App& watch = AddCommand(parent, options, CliCommand::kAdminWatch, "watch",
+                               "The same on one line, again and again");
+  AddUpdateFlags(watch, options.admin);
+  CLI::App& experts = AddCommand(parent, options, CliCommand::kAdminExperts, "experts",
+                                 "How the tokens were spread over the experts since the start");
+  AddLayerFlag(experts, options.admin);
+  AddRequestCommands(parent, options);
+  AddServerCommands(parent, options);
+
+  CLI::App& top = AddCommand(app, options, CliCommand::kTop, "top",
+                             "Live view of requests, rates, memory and the load of the experts");
+  AddUpdateFlags(top, options.admin);
+  AddLayerFlag(top, options.admin);
+}
+
+}  // namespace gatehouse
