@@ -143,6 +143,7 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
   step_stats_.duration_seconds = ToSeconds(step.end - step.begin);
   step_stats_.num_prefill_tokens = step.plan->num_prefill_tokens;
   step_stats_.num_decode_tokens = step.plan->num_decode_tokens;
+  step_stats_.num_new_prompt_tokens = step.plan->num_new_prompt_tokens;
   step_stats_.num_cached_prompt_tokens = scheduler_.num_cached_prompt_tokens();
   step_stats_.num_running = scheduler_.num_running();
   step_stats_.num_waiting = scheduler_.num_waiting();

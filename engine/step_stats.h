@@ -22,6 +22,7 @@ struct StepStats {
   double duration_seconds = 0;
   int32_t num_prefill_tokens = 0;
   int32_t num_decode_tokens = 0;
+  int32_t num_new_prompt_tokens = 0;     // computed, each once whatever was preempted
   int64_t num_cached_prompt_tokens = 0;  // not computed: the cache had them
   int32_t num_running = 0;               // sequences, after the step
   int32_t num_waiting = 0;

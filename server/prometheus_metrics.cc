@@ -215,7 +215,7 @@ void PrometheusMetrics::OnStep(const StepStats& stats) {
   const Phase phase = PhaseOf(stats);
   model_->step_seconds[phase]->Observe(stats.duration_seconds);
   model_->step_tokens[phase]->Observe(stats.num_prefill_tokens + stats.num_decode_tokens);
-  model_->prompt_computed.Increment(stats.num_prefill_tokens);
+  model_->prompt_computed.Increment(stats.num_new_prompt_tokens);
   model_->prompt_cached.Increment(static_cast<double>(stats.num_cached_prompt_tokens));
   model_->preemptions.Increment(stats.num_preemptions);
   SetStatus({.num_running = stats.num_running,

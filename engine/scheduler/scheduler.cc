@@ -98,6 +98,7 @@ const StepPlan& Scheduler::Plan() {
   plan_.logit_rows.clear();
   plan_.num_prefill_tokens = 0;
   plan_.num_decode_tokens = 0;
+  plan_.num_new_prompt_tokens = 0;
   planned_.clear();
   num_preemptions_ = 0;
   num_cached_prompt_tokens_ = 0;
@@ -184,6 +185,9 @@ void Scheduler::AppendSpan(Sequence& sequence, int32_t num_rows) {
                          .first_position = first_position,
                          .block_ids = sequence.block_ids});
   plan_.span_sequences.push_back(sequence.id);
+  plan_.num_new_prompt_tokens += std::max(std::min(end_position, sequence.num_prompt_tokens) -
+                                              std::max(first_position, sequence.num_seen),
+                                          0);
   if (sequence.request->output.prompt_logprobs.has_value()) {
     const int32_t end = std::min(end_position, sequence.num_prompt_tokens - 1);
     for (int32_t p = std::max(first_position, sequence.num_seen); p < end; ++p) {

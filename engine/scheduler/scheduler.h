@@ -17,8 +17,10 @@
 //             max_step_tokens and what PrefillBudget allows.
 //   Blocks    taken when a step needs them. When there are none, the youngest sequence that is not
 //             in the plan loses its blocks to an older one, waits, and is computed again. A
-//             sequence never takes from an older one: it sits out. So the oldest always makes
-//             progress.
+//             sequence never takes from an older one, nor from one that has rows in the step
+//             already: it sits out. Decodes come first, so younger ones may hold the blocks that
+//             the oldest needs for a chunk of its prompt; every step still computes something, and
+//             whoever it was comes nearer to its end.
 //   Prefixes  full blocks that were computed are kept until their memory is needed. A sequence that
 //             begins with the same tokens, in the same tenant and salt, takes them over: a
 //             preempted one its own.

@@ -106,13 +106,13 @@ class ModelBench {
   }
 
   // Dense weights once (the embedding table is not read but for a row a token) and each expert that
-  // has a row.
+  // has a row. Formats must not be mixed ("f32+bf16"); Main sees to it.
   double BytesOfStep(const StepResult& step) const {
     const ModelDescription& m = model_.description;
     const double table =
         1.0 * m.vocab_size * m.hidden_size * (m.dense_weight_format == "bf16" ? 2 : 4);
-    const double expert =
-        1.0 * model_.memory_plan.expert_weight_bytes / m.moe_layers.size() / m.num_experts;
+    const double expert = 1.0 * model_.memory_plan.expert_weight_bytes /
+                          std::max<size_t>(m.moe_layers.size() * m.num_experts, 1);
     double bytes = model_.memory_plan.dense_weight_bytes - table;
     for (const RoutePlan& route : step.routes) {
       for (int e = 0; e < route.num_experts; ++e) {
@@ -131,7 +131,7 @@ class ModelBench {
     const double table = 1.0 * m.vocab_size * m.hidden_size;
     const double dense_weights =
         CountOf(model_.memory_plan.dense_weight_bytes, m.dense_weight_format) - 2 * table;
-    const double active = dense_weights + expert_weights * m.top_k / m.num_experts;
+    const double active = dense_weights + expert_weights * m.top_k / std::max(m.num_experts, 1);
     return 2 * (active * num_tokens +
                 table);  // attention scores are left out: a lower bound of the work
   }
@@ -177,7 +177,14 @@ int Main(int argc, char** argv) {
     std::cerr << model.status() << "\n";
     return 3;
   }
-  const int prompt = std::min(512, model->description.max_context);
+  const ModelDescription& description = model->description;
+  for (const std::string& format :
+       {description.expert_weight_format, description.dense_weight_format}) {
+    if (format.find('+') == std::string::npos) continue;
+    std::cerr << "weights are held as " << format << "; the formulas here know one format\n";
+    return 2;
+  }
+  const int prompt = std::min(512, description.max_context);
   ModelBench bench(options, *std::move(model));
   bench.Prefill(prompt);
   for (const int batch : {1, 8, 32}) bench.Decode(batch);

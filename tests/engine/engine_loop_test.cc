@@ -194,6 +194,41 @@ TEST(EngineLoopTest, CountsEveryRowOnceInTheMoeReport) {
   EXPECT_EQ(second->token_ids(), ExpectedTokens(request));
 }
 
+// Prompts of 40 in steps of 20 rows, a block a token: when the younger has computed 38 of them the
+// older takes its blocks; computed again, the chunks cut it elsewhere.
+TEST(EngineLoopTest, CountsEveryRowOnceWhenAPromptIsPreemptedBetweenItsChunks) {
+  Gate gate;
+  EngineHarness harness({.scheduler = {.max_sequences = 4, .max_step_tokens = 20},
+                         .worker = {.num_blocks = 81,
+                                    .block_tokens = 1,
+                                    .num_moe_layers = 3,
+                                    .before_step = StepsBehind(gate, 0)}});
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 2; ++i) {
+    Request request = HarnessRequest(40, 20, i);
+    request.output.moe_report = true;
+    sinks.push_back(harness.Start(request));
+  }
+  gate.Open();
+  int32_t num_preemptions = 0;
+  for (const auto& sink : sinks) {
+    EXPECT_EQ(sink->WaitForClose(), absl::OkStatus());
+    const FinishedEvent finished = sink->EventsOf<FinishedEvent>().at(0);
+    EXPECT_EQ(finished.moe_report->num_assignments, 59 * 3 * 2);
+    EXPECT_EQ(finished.moe_report->num_kept, 59 * 3 * 2);
+    num_preemptions += finished.num_preemptions;
+  }
+  EXPECT_GT(num_preemptions, 0) << "the case must preempt to mean something";
+  harness.engine().Drain(kNoDeadline);
+  int64_t num_new = 0, num_prefill = 0;
+  for (const StepStats& step : harness.observer().steps()) {
+    num_new += step.num_new_prompt_tokens;
+    num_prefill += step.num_prefill_tokens;
+  }
+  EXPECT_EQ(num_new, 2 * 40);
+  EXPECT_GT(num_prefill, 2 * 40) << "some were computed twice";
+}
+
 TEST(EngineLoopTest, StopStringsEndTheTextAcrossTokenBorders) {
   EngineHarness harness({});
   const Request base = HarnessRequest(5, 6);

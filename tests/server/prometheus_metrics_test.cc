@@ -90,7 +90,8 @@ TEST(PrometheusMetricsTest, CountsWhatStepsAndRequestsDid) {
   metrics.OnStep(DecodeStep(0, {1, 0, 2, 1}));
   metrics.OnStep(DecodeStep(0.1, {3, 0, 0, 1}));
   StepStats prefill;
-  prefill.num_prefill_tokens = 7;
+  prefill.num_prefill_tokens = 9;  // two of them again, after a preemption
+  prefill.num_new_prompt_tokens = 7;
   prefill.num_preemptions = 2;
   prefill.num_waiting = 5;
   prefill.num_kv_blocks_used = 25;
@@ -107,7 +108,7 @@ TEST(PrometheusMetricsTest, CountsWhatStepsAndRequestsDid) {
            R"(gatehouse_expert_tokens_total{expert="1",layer="1"} 0)",
            R"(gatehouse_expert_tokens_total{expert="2",layer="1"} 2)",
            R"(gatehouse_step_tokens_count{phase="decode"} 2)",
-           R"(gatehouse_step_tokens_sum{phase="prefill"} 7)",
+           R"(gatehouse_step_tokens_sum{phase="prefill"} 9)",
            R"(gatehouse_step_duration_seconds_bucket{phase="decode",le="0.01"} 2)",
            R"(gatehouse_prompt_tokens_total{model="demo",source="computed"} 7)",
            R"(gatehouse_generated_tokens_total{model="demo"} 2)",

@@ -59,6 +59,7 @@ class Client {
     request.priority = static_cast<Priority>(random_() % 3);
     if (Chance(3)) request.output.prompt_logprobs = 0;
     if (Chance(3)) request.output.routed_experts = true;
+    if (Chance(3)) request.output.moe_report = true;
     if (Chance(6)) {
       request.deadline = SteadyClock().Now() + std::chrono::microseconds(random_() % 20000);
     }
@@ -112,6 +113,11 @@ TEST(EngineStressTest, EveryRequestEndsExactlyOnce) {
         const FinishedEvent finished = submitted.sink->EventsOf<FinishedEvent>().at(0);
         num_preemptions += finished.num_preemptions;
         EXPECT_EQ(tokens, expected);
+        if (submitted.request.output.moe_report) {
+          // Every row but the last token's, once: 2 layers of top 2.
+          const size_t num_rows = submitted.request.prompt_ids.size() + tokens.size() - 1;
+          EXPECT_EQ(finished.moe_report.value().num_kept, static_cast<int64_t>(num_rows) * 4);
+        }
       } else {
         expected.resize(tokens.size());  // what came before the end is right too
         EXPECT_EQ(tokens, expected);
