@@ -1,5 +1,6 @@
 #include "engine/json/json_fields.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -155,6 +156,11 @@ bool JsonFields::Has(const char* key) const {
   return value != nullptr && !value->is_null();
 }
 
+bool JsonFields::IsNull(const char* key) const {
+  const json* value = Find(key);
+  return value != nullptr && value->is_null();
+}
+
 bool JsonFields::HasNonEmptyObject(const char* key) const {
   // Not an object: true, so that Object(key) reports it.
   return Has(key) && !(Find(key)->is_object() && Find(key)->empty());
@@ -232,6 +238,20 @@ std::vector<int32_t> JsonFields::IntOrIntList(const char* key, IntRange range) {
   if (!Has(key)) return {};
   if (!Find(key)->is_array()) return {ToInt(key, *Find(key), range)};
   return IntList(key, range);
+}
+
+std::vector<std::string> JsonFields::StringList(const char* key) {
+  std::vector<std::string> values;
+  if (!Has(key)) return values;
+  const json& list = *Find(key);
+  const bool fits = list.is_array() && std::all_of(list.begin(), list.end(),
+                                                   [](const json& v) { return v.is_string(); });
+  if (!fits) {
+    Refuse(key, "a list of strings");
+    return values;
+  }
+  for (const json& value : list) values.push_back(value.get<std::string>());
+  return values;
 }
 
 JsonFields JsonFields::Object(const char* key) {

@@ -50,9 +50,10 @@ class JsonFields {
   // The first problem found so far, by these fields or any Object of them.
   const absl::Status& status() const { return *status_; }
 
-  // In all of these null counts as absent only for Has, Optional*, IntList and Object; elsewhere it
-  // is a wrong type. Without a fallback an absent key is a problem.
+  // In all of these null counts as absent only for Has, Optional*, the lists and Object; elsewhere
+  // it is a wrong type. Without a fallback an absent key is a problem.
   bool Has(const char* key) const;
+  bool IsNull(const char* key) const;  // there, and null
   bool HasNonEmptyObject(const char* key) const;
   int32_t Int(const char* key, std::optional<int32_t> fallback, IntRange range);
   double Number(const char* key, std::optional<double> fallback, NumberRange range);
@@ -62,6 +63,7 @@ class JsonFields {
   std::optional<double> OptionalNumber(const char* key, NumberRange range);
   std::vector<int32_t> IntList(const char* key, IntRange range);       // [..]; absent: empty
   std::vector<int32_t> IntOrIntList(const char* key, IntRange range);  // n or [..]; absent: empty
+  std::vector<std::string> StringList(const char* key);                // [..]; absent: empty
   JsonFields Object(const char* key);                                  // absent: empty
 
   // Notes "<file>: <field>: got <its value>, expected <what>".

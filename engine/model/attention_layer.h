@@ -1,4 +1,4 @@
-// One layer's attention over the paged cache: norm, one matrix for q, k and v, per-head norm and
+// One layer's attention over the paged cache: norm, one matrix for q, k and v, their norm and
 // rotation, cache, scores, output projection into the residual stream. Owned by the transformer;
 // used by the rank's thread.
 #pragma once
@@ -10,24 +10,30 @@
 
 namespace gatehouse {
 
-// What a family chooses; the same for all layers.
+// What a family chooses; the same for all layers but for the window.
 struct AttentionOptions {
   int num_heads = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
   float norm_eps = 0;
-  float scale = 0;  // of q . k, 1 / sqrt(head_dim) unless the family says otherwise
+  float scale = 0;                // of q . k, 1 / sqrt(head_dim) unless the family says otherwise
+  int32_t window = 0;             // see AttentionArgs
+  float clip_qkv = 0;             // see QkvToCacheArgs
+  bool norms_full_width = false;  // q_norm and k_norm are of all heads together
+  float residual_scale = 1;
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
-  int64_t qkv_size() const { return (num_heads + int64_t{2} * num_kv_heads) * head_dim; }
+  int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
+  int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
 };
 
 struct AttentionWeights {
   Buffer input_norm;                     // [hidden]
   std::unique_ptr<PackedMatrix> qkv;     // [qkv_size, hidden]: q heads, k heads, v heads
   Buffer qkv_bias;                       // [qkv_size] or empty
-  Buffer q_norm;                         // [head_dim] or empty
-  Buffer k_norm;                         // [head_dim] or empty
+  Buffer q_norm;                         // [head_dim], or [q_size] if full width, or empty
+  Buffer k_norm;                         // [head_dim], or [kv_size] if full width, or empty
+  Buffer sinks;                          // [num_heads] or empty
   std::unique_ptr<PackedMatrix> output;  // [hidden, q_size]
   Buffer output_bias;                    // [hidden] or empty
 };
@@ -48,6 +54,8 @@ class AttentionLayer {
                MatrixView<float> normed, MatrixView<float> residual) const;
 
  private:
+  void NormFullWidth(MatrixView<float> qkv) const;
+
   Backend& backend_;
   AttentionOptions options_;
   AttentionWeights weights_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -191,8 +193,8 @@ const std::string& Checkpoint::FileOf(std::string_view name) const {
   return it == locations_.end() ? listing_path_ : files_[it->second.file_idx].path();
 }
 
-absl::StatusOr<WeightView> Checkpoint::Find(std::string_view name,
-                                            const std::vector<int64_t>& shape) const {
+absl::StatusOr<WeightView> Checkpoint::Tensor(std::string_view name,
+                                              const std::vector<int64_t>& shape) const {
   const auto it = locations_.find(name);
   if (it == locations_.end()) {
     return absl::FailedPreconditionError(absl::StrFormat(
@@ -213,18 +215,9 @@ absl::StatusOr<WeightView> Checkpoint::Find(std::string_view name,
   WeightView view;
   view.data = files_[it->second.file_idx].BytesOf(tensor).data();
   view.dtype = *dtype;
-  view.num_rows = shape.size() == 2 ? shape[0] : 1;
+  view.num_rows = std::accumulate(shape.begin(), shape.end() - 1, int64_t{1}, std::multiplies<>());
   view.num_cols = shape.back();
   return view;
-}
-
-absl::StatusOr<WeightView> Checkpoint::Matrix(std::string_view name, int64_t num_rows,
-                                              int64_t num_cols) const {
-  return Find(name, {num_rows, num_cols});
-}
-
-absl::StatusOr<WeightView> Checkpoint::Vector(std::string_view name, int64_t size) const {
-  return Find(name, {size});
 }
 
 absl::Status Checkpoint::CheckFinite(std::string_view name) const {
@@ -233,7 +226,7 @@ absl::Status Checkpoint::CheckFinite(std::string_view name) const {
       it == locations_.end() ? std::vector<int64_t>{1} : it->second.tensor->shape;
   int64_t count = 1;
   for (const int64_t extent : shape) count *= extent;
-  GATEHOUSE_ASSIGN_OR_RETURN(WeightView view, Find(name, shape));
+  GATEHOUSE_ASSIGN_OR_RETURN(WeightView view, Tensor(name, shape));
   view.num_rows = 1;
   view.num_cols = count;
   const int64_t found = FindNonFinite(view);

@@ -30,9 +30,8 @@ class Checkpoint {
 
   // FAILED_PRECONDITION "<file>: <tensor>: <problem>: got .., expected ..": missing, another shape,
   // a dtype other than F32, BF16, F16.
-  absl::StatusOr<WeightView> Matrix(std::string_view name, int64_t num_rows,
-                                    int64_t num_cols) const;  // [num_rows, num_cols]
-  absl::StatusOr<WeightView> Vector(std::string_view name, int64_t size) const;  // [size]
+  // A view of more than two extents has all but the last one as rows.
+  absl::StatusOr<WeightView> Tensor(std::string_view name, const std::vector<int64_t>& shape) const;
 
   // FAILED_PRECONDITION naming the first value of `name` that is infinite or not a number. Reads
   // the whole tensor: cheapest just before it is packed, which needs the same pages.
@@ -50,7 +49,6 @@ class Checkpoint {
   static absl::StatusOr<Checkpoint> OpenShards(const std::string& model_dir,
                                                const std::string& index_path);
   void AddFile(SafetensorsFile file);
-  absl::StatusOr<WeightView> Find(std::string_view name, const std::vector<int64_t>& shape) const;
 
   std::string listing_path_;  // the file that lists all tensors, for what is missing
   std::vector<SafetensorsFile> files_;

@@ -35,34 +35,107 @@ class Lookup {
   const int32_t layer_;
 };
 
-LayerTensors GroupLayer(const ModelConfig& config, const TensorViews& views, int32_t l) {
-  const Lookup find(views, l);
+// The part of a tensor that plays a part of its own.
+NamedTensor PartOf(const NamedTensor& whole, const WeightView& part) { return {whole.name, part}; }
+
+// A tensor of the whole layer cut by expert (ExpertLayout); what the family lacks stays empty.
+class FusedExperts {
+ public:
+  FusedExperts(const ModelConfig& config, const Lookup& find)
+      : layout_(config.tensor_names.expert_layout),
+        hidden_(config.hidden_size),
+        intermediate_(config.moe.intermediate_size) {
+    const TensorNames& names = config.tensor_names;
+    gate_up_ = find.OfLayer(names.expert_gate_up);
+    down_ = find.OfLayer(names.expert_down);
+    if (names.expert_gate_up_bias.empty()) return;
+    gate_up_bias_ = find.OfLayer(names.expert_gate_up_bias);
+    down_bias_ = find.OfLayer(names.expert_down_bias);
+  }
+
+  ExpertTensors Expert(int32_t e) const {
+    ExpertTensors expert = layout_ == ExpertLayout::kFused ? Halves(e) : Interleaved(e);
+    if (gate_up_bias_.name.empty()) return expert;
+    const WeightView bias = gate_up_bias_.view.Rows(e, 1);
+    expert.gate_bias = PartOf(gate_up_bias_, bias.Cols(0, intermediate_, 2));
+    expert.up_bias = PartOf(gate_up_bias_, bias.Cols(1, intermediate_, 2));
+    expert.down_bias = PartOf(down_bias_, down_bias_.view.Rows(e, 1));
+    return expert;
+  }
+
+ private:
+  ExpertTensors Halves(int64_t e) const {
+    const WeightView gate_up = gate_up_.view.Rows(e * 2 * intermediate_, 2 * intermediate_);
+    return {.gate = PartOf(gate_up_, gate_up.Rows(0, intermediate_)),
+            .up = PartOf(gate_up_, gate_up.Rows(intermediate_, intermediate_)),
+            .down = PartOf(down_, down_.view.Rows(e * hidden_, hidden_))};
+  }
+  ExpertTensors Interleaved(int64_t e) const {
+    const WeightView gate_up = gate_up_.view.Rows(e * hidden_, hidden_);
+    const WeightView down = down_.view.Rows(e * intermediate_, intermediate_);
+    return {.gate = PartOf(gate_up_, gate_up.Cols(0, intermediate_, 2).Transposed()),
+            .up = PartOf(gate_up_, gate_up.Cols(1, intermediate_, 2).Transposed()),
+            .down = PartOf(down_, down.Transposed())};
+  }
+
+  const ExpertLayout layout_;
+  const int64_t hidden_, intermediate_;
+  NamedTensor gate_up_, down_, gate_up_bias_, down_bias_;
+};
+
+void GroupAttention(const ModelConfig& config, const Lookup& find, LayerTensors& layer) {
   const TensorNames& names = config.tensor_names;
-  LayerTensors layer{.attention_norm = find.OfLayer(names.attention_norm),
-                     .q = find.Weight(names.q),
-                     .k = find.Weight(names.k),
-                     .v = find.Weight(names.v),
-                     .o = find.Weight(names.o),
-                     .ffn_norm = find.OfLayer(names.ffn_norm)};
+  layer.attention_norm = find.OfLayer(names.attention_norm);
+  layer.q = find.Weight(names.q);
+  layer.k = find.Weight(names.k);
+  layer.v = find.Weight(names.v);
+  layer.o = find.Weight(names.o);
   if (config.attention.qkv_bias) {
     layer.q_bias = find.Bias(names.q);
     layer.k_bias = find.Bias(names.k);
     layer.v_bias = find.Bias(names.v);
   }
   if (config.attention.o_bias) layer.o_bias = find.Bias(names.o);
-  if (config.attention.qk_norm == QkNorm::kPerHead) {
+  if (config.attention.qk_norm != QkNorm::kNone) {
     layer.q_norm = find.OfLayer(names.q_norm);
     layer.k_norm = find.OfLayer(names.k_norm);
   }
-  if (!config.is_moe_layer[l]) {
-    layer.experts.push_back({find.OfLayer(names.dense_gate), find.OfLayer(names.dense_up),
-                             find.OfLayer(names.dense_down)});
-    return layer;
-  }
+  if (!names.sinks.empty()) layer.sinks = find.OfLayer(names.sinks);
+}
+
+void GroupMoe(const ModelConfig& config, const Lookup& find, LayerTensors& layer) {
+  const TensorNames& names = config.tensor_names;
   layer.router = find.OfLayer(names.router);
-  for (int32_t e = 0; e < config.moe.num_experts; ++e) {
-    layer.experts.push_back({find.OfExpert(names.expert_gate, e), find.OfExpert(names.expert_up, e),
-                             find.OfExpert(names.expert_down, e)});
+  if (!names.router_bias.empty()) layer.router_bias = find.OfLayer(names.router_bias);
+  if (names.expert_layout == ExpertLayout::kSeparate) {
+    for (int32_t e = 0; e < config.moe.num_experts; ++e) {
+      layer.experts.push_back({.gate = find.OfExpert(names.expert_gate, e),
+                               .up = find.OfExpert(names.expert_up, e),
+                               .down = find.OfExpert(names.expert_down, e)});
+    }
+  } else {
+    const FusedExperts fused(config, find);
+    for (int32_t e = 0; e < config.moe.num_experts; ++e) layer.experts.push_back(fused.Expert(e));
+  }
+  if (config.moe.shared_intermediate_size == 0) return;
+  layer.shared = {.gate = find.OfLayer(names.shared_gate),
+                  .up = find.OfLayer(names.shared_up),
+                  .down = find.OfLayer(names.shared_down)};
+  if (!names.shared_scale.empty()) layer.shared_scale = find.OfLayer(names.shared_scale);
+}
+
+LayerTensors GroupLayer(const ModelConfig& config, const TensorViews& views, int32_t l) {
+  const Lookup find(views, l);
+  const TensorNames& names = config.tensor_names;
+  LayerTensors layer;
+  GroupAttention(config, find, layer);
+  layer.ffn_norm = find.OfLayer(names.ffn_norm);
+  if (config.is_moe_layer[l]) {
+    GroupMoe(config, find, layer);
+  } else {
+    layer.experts.push_back({.gate = find.OfLayer(names.dense_gate),
+                             .up = find.OfLayer(names.dense_up),
+                             .down = find.OfLayer(names.dense_down)});
   }
   return layer;
 }
@@ -71,10 +144,18 @@ int64_t VectorBytes(const LayerTensors& layer) {
   int64_t num_values = 0;
   for (const NamedTensor* vector :
        {&layer.attention_norm, &layer.q_bias, &layer.k_bias, &layer.v_bias, &layer.q_norm,
-        &layer.k_norm, &layer.o_bias, &layer.ffn_norm}) {
+        &layer.k_norm, &layer.sinks, &layer.o_bias, &layer.ffn_norm, &layer.router_bias}) {
     num_values += vector->view.num_cols;
   }
   return num_values * static_cast<int64_t>(sizeof(float));
+}
+
+// Of experts that are packed together.
+ExpertsShape ShapeOf(const ExpertTensors& first, size_t num_experts) {
+  return {.num_experts = static_cast<int>(num_experts),
+          .hidden_size = first.gate.view.num_cols,
+          .intermediate_size = first.gate.view.num_rows,
+          .has_bias = !first.gate_bias.name.empty()};
 }
 
 }  // namespace
@@ -127,14 +208,15 @@ WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& for
     bytes.dense += stacked_bytes(qkv, FormatOf(qkv, formats.dense));
     bytes.dense += stacked_bytes({&layer.o}, FormatOf({&layer.o}, formats.dense));
     bytes.dense += VectorBytes(layer);
-    const WeightView& gate = layer.experts.front().gate.view;  // [intermediate, hidden]
-    const auto ffn_bytes = static_cast<int64_t>(
-        backend.PackedExpertsBytes({.num_experts = static_cast<int>(layer.experts.size()),
-                                    .hidden_size = gate.num_cols,
-                                    .intermediate_size = gate.num_rows},
-                                   FormatOfExperts(layer, formats)));
+    const auto ffn_bytes = static_cast<int64_t>(backend.PackedExpertsBytes(
+        ShapeOf(layer.experts.front(), layer.experts.size()), FormatOfExperts(layer, formats)));
     (layer.is_moe() ? bytes.experts : bytes.dense) += ffn_bytes;
     if (layer.is_moe()) bytes.dense += stacked_bytes({&layer.router}, FormatOfRouter(layer));
+    if (!layer.has_shared()) continue;
+    bytes.dense += static_cast<int64_t>(
+        backend.PackedExpertsBytes(ShapeOf(layer.shared, 1), FormatOfShared(layer, formats)));
+    if (layer.shared_scale.name.empty()) continue;
+    bytes.dense += stacked_bytes({&layer.shared_scale}, FormatOf({&layer.shared_scale}, {}));
   }
   return bytes;
 }
@@ -145,6 +227,7 @@ WeightFormatNames NameFormats(const ModelTensors& tensors, const WeightFormats& 
     dense.insert(FormatOf({&layer.q, &layer.k, &layer.v}, formats.dense));
     dense.insert(FormatOf({&layer.o}, formats.dense));
     (layer.is_moe() ? experts : dense).insert(FormatOfExperts(layer, formats));
+    if (layer.has_shared()) dense.insert(FormatOfShared(layer, formats));
   }
   const auto join = [](const std::set<WeightFormat>& used) {
     std::string text;

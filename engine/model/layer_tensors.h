@@ -21,15 +21,20 @@ struct NamedTensor {
 };
 struct ExpertTensors {
   NamedTensor gate, up, down;
+  NamedTensor gate_bias, up_bias, down_bias;
 };
 struct LayerTensors {
   NamedTensor attention_norm, q, k, v, o;
   NamedTensor q_bias, k_bias, v_bias, o_bias;
-  NamedTensor q_norm, k_norm;
+  NamedTensor q_norm, k_norm, sinks;
   NamedTensor ffn_norm;
-  NamedTensor router;                  // empty: a dense layer
+  NamedTensor router;  // empty: a dense layer
+  NamedTensor router_bias;
   std::vector<ExpertTensors> experts;  // of a dense layer one
+  ExpertTensors shared;
+  NamedTensor shared_scale;
   bool is_moe() const { return !router.name.empty(); }
+  bool has_shared() const { return !shared.gate.name.empty(); }
 };
 struct ModelTensors {
   NamedTensor embedding, final_norm, head;  // head is the embedding where they are tied
@@ -48,13 +53,16 @@ struct WeightFormats {
 WeightFormat FormatOf(std::initializer_list<const NamedTensor*> tensors,
                       std::optional<WeightFormat> wanted);
 WeightFormat FormatOfExperts(const LayerTensors& layer, const WeightFormats& formats);
+inline WeightFormat FormatOfShared(const LayerTensors& layer, const WeightFormats& formats) {
+  return FormatOf({&layer.shared.gate, &layer.shared.up, &layer.shared.down}, formats.dense);
+}
 // The router decides, so it is never rounded.
 inline WeightFormat FormatOfRouter(const LayerTensors& layer) {
   return FormatOf({&layer.router}, std::nullopt);
 }
 
 struct WeightBytes {
-  int64_t experts = 0;  // routed experts of all layers
+  int64_t experts = 0;  // routed experts of all layers, their biases counted
   int64_t dense = 0;    // everything else, the mapped embedding table counted
 };
 // What loading will take of `backend`.

@@ -72,16 +72,24 @@ ParameterCount CountParameters(const ModelConfig& config) {
   if (attention.qkv_bias) layer += q_width + 2 * kv_width;
   if (attention.o_bias) layer += hidden;
   if (attention.qk_norm == QkNorm::kPerHead) layer += int64_t{2} * attention.head_dim;
+  if (attention.qk_norm == QkNorm::kFullWidth) layer += q_width + kv_width;
+  if (!config.tensor_names.sinks.empty()) layer += attention.num_heads;
 
   const int64_t num_moe_layers = config.num_moe_layers();
-  const int64_t expert = 3 * hidden * config.moe.intermediate_size;
+  const TensorNames& names = config.tensor_names;
+  const int64_t intermediate = config.moe.intermediate_size;
+  int64_t expert = 3 * hidden * intermediate;
+  if (!names.expert_gate_up_bias.empty()) expert += 2 * intermediate + hidden;
+  int64_t moe_layer = config.moe.num_experts * hidden;  // router and shared expert
+  if (!names.router_bias.empty()) moe_layer += config.moe.num_experts;
+  moe_layer += 3 * hidden * config.moe.shared_intermediate_size;
+  if (!names.shared_scale.empty()) moe_layer += hidden;
   const int64_t dense_mlp = 3 * hidden * config.dense_intermediate_size;
   const int64_t embeddings = config.vocab_size * hidden * (config.tie_word_embeddings ? 1 : 2);
 
   ParameterCount count;
   count.expert = num_moe_layers * config.moe.num_experts * expert;
-  count.dense = embeddings + hidden + config.num_layers * layer +
-                num_moe_layers * config.moe.num_experts * hidden +
+  count.dense = embeddings + hidden + config.num_layers * layer + num_moe_layers * moe_layer +
                 (config.num_layers - num_moe_layers) * dense_mlp;
   count.active = count.dense + num_moe_layers * config.moe.gate.top_k * expert;
   return count;

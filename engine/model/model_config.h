@@ -26,7 +26,8 @@ constexpr int32_t kMaxHeads = 1 << 10;
 constexpr int32_t kMaxHeadDim = 1 << 10;
 constexpr int32_t kMaxVocabSize = 1 << 23;  // what sampling can rank (kernels/cpu/token_ranking.cc)
 
-enum class QkNorm { kNone, kPerHead };  // RMSNorm of each q and k head, before rope
+// RMSNorm of q and k before rope: of each head, or of all heads of a row together.
+enum class QkNorm { kNone, kPerHead, kFullWidth };
 
 struct AttentionConfig {
   int32_t num_heads = 0;  // a multiple of num_kv_heads
@@ -35,7 +36,9 @@ struct AttentionConfig {
   bool qkv_bias = false;
   bool o_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
-  float scale = 0;  // of q times k
+  float clip_qkv = 0;            // > 0: q, k and v are limited to it on both sides, after the norm
+  float scale = 0;               // of q times k
+  std::vector<int32_t> windows;  // [num_layers] positions a row sees, its own counted; 0: all
   RopeConfig rope;
 };
 
@@ -43,6 +46,8 @@ struct MoeConfig {
   int32_t num_experts = 0;        // 0: no layer has any
   int32_t intermediate_size = 0;  // of each expert
   GateRecipe gate;                // its top_k <= num_experts
+  ActivationOptions activation;
+  int32_t shared_intermediate_size = 0;  // of the expert that every row goes to; 0: none
 };
 
 struct ModelConfig {
@@ -55,6 +60,9 @@ struct ModelConfig {
   int32_t max_context = 0;              // positions the model was made for, rope scaling counted
   float norm_eps = 0;
   bool tie_word_embeddings = false;  // the output matrix is the embedding table
+  float embedding_scale = 1;
+  float residual_scale = 1;  // of what attention and feed-forward add
+  float logit_scale = 1;
   AttentionConfig attention;
   MoeConfig moe;
   std::vector<int32_t> eos_token_ids;  // distinct, ascending; may be empty

@@ -10,15 +10,7 @@
 namespace gatehouse {
 namespace {
 
-using Visit = std::function<void(const std::string& name, TensorShape shape)>;
-
-TensorShape VectorOf(int64_t size) { return {0, size}; }
-
-absl::StatusOr<WeightView> FindTensor(const Checkpoint& checkpoint, const std::string& name,
-                                      TensorShape shape) {
-  return shape.num_rows == 0 ? checkpoint.Vector(name, shape.num_cols)
-                             : checkpoint.Matrix(name, shape.num_rows, shape.num_cols);
-}
+using Visit = std::function<void(const std::string& name, const TensorShape& shape)>;
 
 void VisitAttention(const ModelConfig& config, int32_t layer, const Visit& visit) {
   const TensorNames& names = config.tensor_names;
@@ -26,51 +18,85 @@ void VisitAttention(const ModelConfig& config, int32_t layer, const Visit& visit
   const int64_t hidden = config.hidden_size;
   const int64_t q_width = int64_t{attention.num_heads} * attention.head_dim;
   const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
-  const auto visit_linear = [&](const std::string& pattern, TensorShape shape, bool has_bias) {
+  const auto visit_linear = [&](const std::string& pattern, int64_t num_outputs, int64_t num_inputs,
+                                bool has_bias) {
     const std::string prefix = LayerTensor(pattern, layer);
-    visit(WeightName(prefix), shape);
-    if (has_bias) visit(BiasName(prefix), VectorOf(shape.num_rows));
+    visit(WeightName(prefix), {num_outputs, num_inputs});
+    if (has_bias) visit(BiasName(prefix), {num_outputs});
   };
-  visit(LayerTensor(names.attention_norm, layer), VectorOf(hidden));
-  visit_linear(names.q, {q_width, hidden}, attention.qkv_bias);
-  visit_linear(names.k, {kv_width, hidden}, attention.qkv_bias);
-  visit_linear(names.v, {kv_width, hidden}, attention.qkv_bias);
-  visit_linear(names.o, {hidden, q_width}, attention.o_bias);
-  if (attention.qk_norm == QkNorm::kPerHead) {
-    visit(LayerTensor(names.q_norm, layer), VectorOf(attention.head_dim));
-    visit(LayerTensor(names.k_norm, layer), VectorOf(attention.head_dim));
+  visit(LayerTensor(names.attention_norm, layer), {hidden});
+  visit_linear(names.q, q_width, hidden, attention.qkv_bias);
+  visit_linear(names.k, kv_width, hidden, attention.qkv_bias);
+  visit_linear(names.v, kv_width, hidden, attention.qkv_bias);
+  visit_linear(names.o, hidden, q_width, attention.o_bias);
+  if (attention.qk_norm != QkNorm::kNone) {
+    const bool per_head = attention.qk_norm == QkNorm::kPerHead;
+    visit(LayerTensor(names.q_norm, layer), {per_head ? attention.head_dim : q_width});
+    visit(LayerTensor(names.k_norm, layer), {per_head ? attention.head_dim : kv_width});
+  }
+  if (!names.sinks.empty()) visit(LayerTensor(names.sinks, layer), {attention.num_heads});
+}
+
+void VisitExperts(const ModelConfig& config, int32_t layer, const Visit& visit) {
+  const TensorNames& names = config.tensor_names;
+  const int64_t hidden = config.hidden_size, experts = config.moe.num_experts;
+  const int64_t intermediate = config.moe.intermediate_size;
+  switch (names.expert_layout) {
+    case ExpertLayout::kSeparate:
+      for (int32_t e = 0; e < config.moe.num_experts; ++e) {
+        visit(ExpertTensor(names.expert_gate, layer, e), {intermediate, hidden});
+        visit(ExpertTensor(names.expert_up, layer, e), {intermediate, hidden});
+        visit(ExpertTensor(names.expert_down, layer, e), {hidden, intermediate});
+      }
+      break;
+    case ExpertLayout::kFused:
+      visit(LayerTensor(names.expert_gate_up, layer), {experts, 2 * intermediate, hidden});
+      visit(LayerTensor(names.expert_down, layer), {experts, hidden, intermediate});
+      break;
+    case ExpertLayout::kInterleaved:
+      visit(LayerTensor(names.expert_gate_up, layer), {experts, hidden, 2 * intermediate});
+      visit(LayerTensor(names.expert_down, layer), {experts, intermediate, hidden});
+      break;
+  }
+  if (!names.expert_gate_up_bias.empty()) {
+    visit(LayerTensor(names.expert_gate_up_bias, layer), {experts, 2 * intermediate});
+    visit(LayerTensor(names.expert_down_bias, layer), {experts, hidden});
   }
 }
 
 void VisitFfn(const ModelConfig& config, int32_t layer, const Visit& visit) {
   const TensorNames& names = config.tensor_names;
   const int64_t hidden = config.hidden_size;
-  visit(LayerTensor(names.ffn_norm, layer), VectorOf(hidden));
+  const auto visit_mlp = [&](const std::string& gate, const std::string& up,
+                             const std::string& down, int64_t intermediate) {
+    visit(LayerTensor(gate, layer), {intermediate, hidden});
+    visit(LayerTensor(up, layer), {intermediate, hidden});
+    visit(LayerTensor(down, layer), {hidden, intermediate});
+  };
+  visit(LayerTensor(names.ffn_norm, layer), {hidden});
   if (!config.is_moe_layer[layer]) {
-    const int64_t intermediate = config.dense_intermediate_size;
-    visit(LayerTensor(names.dense_gate, layer), {intermediate, hidden});
-    visit(LayerTensor(names.dense_up, layer), {intermediate, hidden});
-    visit(LayerTensor(names.dense_down, layer), {hidden, intermediate});
+    visit_mlp(names.dense_gate, names.dense_up, names.dense_down, config.dense_intermediate_size);
     return;
   }
-  const int64_t intermediate = config.moe.intermediate_size;
   visit(LayerTensor(names.router, layer), {config.moe.num_experts, hidden});
-  for (int32_t e = 0; e < config.moe.num_experts; ++e) {
-    visit(ExpertTensor(names.expert_gate, layer, e), {intermediate, hidden});
-    visit(ExpertTensor(names.expert_up, layer, e), {intermediate, hidden});
-    visit(ExpertTensor(names.expert_down, layer, e), {hidden, intermediate});
+  if (!names.router_bias.empty()) {
+    visit(LayerTensor(names.router_bias, layer), {config.moe.num_experts});
   }
+  VisitExperts(config, layer, visit);
+  if (config.moe.shared_intermediate_size == 0) return;
+  visit_mlp(names.shared_gate, names.shared_up, names.shared_down,
+            config.moe.shared_intermediate_size);
+  if (!names.shared_scale.empty()) visit(LayerTensor(names.shared_scale, layer), {1, hidden});
 }
 
 // transformers leaves such a pair untied with a warning; which of the two was meant is a guess.
 absl::Status CheckTied(const Checkpoint& checkpoint, const ModelConfig& config) {
   const std::string& name = config.tensor_names.lm_head;
   if (!config.tie_word_embeddings || !checkpoint.Has(name)) return absl::OkStatus();
-  GATEHOUSE_ASSIGN_OR_RETURN(const WeightView head,
-                             checkpoint.Matrix(name, config.vocab_size, config.hidden_size));
-  GATEHOUSE_ASSIGN_OR_RETURN(
-      const WeightView embedding,
-      checkpoint.Matrix(config.tensor_names.embedding, config.vocab_size, config.hidden_size));
+  const TensorShape table = {config.vocab_size, config.hidden_size};
+  GATEHOUSE_ASSIGN_OR_RETURN(const WeightView head, checkpoint.Tensor(name, table));
+  GATEHOUSE_ASSIGN_OR_RETURN(const WeightView embedding,
+                             checkpoint.Tensor(config.tensor_names.embedding, table));
   const size_t num_bytes = head.num_rows * head.num_cols * DTypeBytes(head.dtype);
   if (head.dtype == embedding.dtype && std::memcmp(head.data, embedding.data, num_bytes) == 0) {
     return absl::OkStatus();
@@ -91,16 +117,16 @@ void ForEachTensor(const ModelConfig& config, const Visit& visit) {
     VisitAttention(config, layer, visit);
     VisitFfn(config, layer, visit);
   }
-  visit(names.final_norm, VectorOf(config.hidden_size));
+  visit(names.final_norm, {config.hidden_size});
   if (!config.tie_word_embeddings) visit(names.lm_head, table);
 }
 
 absl::StatusOr<TensorViews> FindTensors(const Checkpoint& checkpoint, const ModelConfig& config) {
   TensorViews views;
   absl::Status status;
-  ForEachTensor(config, [&](const std::string& name, TensorShape shape) {
+  ForEachTensor(config, [&](const std::string& name, const TensorShape& shape) {
     if (!status.ok()) return;
-    const absl::StatusOr<WeightView> view = FindTensor(checkpoint, name, shape);
+    const absl::StatusOr<WeightView> view = checkpoint.Tensor(name, shape);
     if (view.ok()) {
       views.emplace(name, *view);
     } else {
@@ -114,7 +140,7 @@ absl::StatusOr<TensorViews> FindTensors(const Checkpoint& checkpoint, const Mode
 
 std::vector<std::string> UnusedTensors(const Checkpoint& checkpoint, const ModelConfig& config) {
   std::set<std::string> used;
-  ForEachTensor(config, [&](const std::string& name, TensorShape) { used.insert(name); });
+  ForEachTensor(config, [&](const std::string& name, const TensorShape&) { used.insert(name); });
   if (config.tie_word_embeddings) used.insert(config.tensor_names.lm_head);
   std::vector<std::string> unused;
   for (std::string& name : checkpoint.Names()) {

@@ -14,14 +14,11 @@
 
 namespace gatehouse {
 
-struct TensorShape {
-  int64_t num_rows = 0;  // 0: a vector [num_cols]
-  int64_t num_cols = 0;
-};
+using TensorShape = std::vector<int64_t>;
 
 // Calls `visit` for every tensor of the model, layer by layer.
 void ForEachTensor(const ModelConfig& config,
-                   const std::function<void(const std::string& name, TensorShape shape)>& visit);
+                   const std::function<void(const std::string&, const TensorShape&)>& visit);
 
 using TensorViews = std::map<std::string, WeightView, std::less<>>;
 

@@ -122,6 +122,8 @@ RopeConfig ReadRopeConfig(JsonFields& fields, const RopeDefaults& defaults) {
   const char* key = fields.HasNonEmptyObject("rope_scaling") ? "rope_scaling" : "rope_parameters";
   JsonFields rope = fields.Object(key);
   RopeConfig config;
+  const bool is_given = fields.HasNonEmptyObject(key) || fields.Has("rope_parameters");
+  if (!is_given) config = defaults.unless_given;
   config.rotary_dim = defaults.head_dim;
   const NumberRange theta_range = {1.0000001, 1e15};
   const double top_theta = fields.Number("rope_theta", defaults.theta, theta_range);
@@ -131,6 +133,7 @@ RopeConfig ReadRopeConfig(JsonFields& fields, const RopeDefaults& defaults) {
       holder->Refuse("partial_rotary_factor", "1: this family rotates whole heads");
     }
   }
+  if (!is_given) return config;
   config.type = ReadRopeType(rope);
   if (config.type == RopeType::kLinear) {
     config.factor = rope.Number("factor", std::nullopt, {1, 1e6});

@@ -47,6 +47,8 @@ struct RopeDefaults {
   int32_t head_dim = 0;
   int64_t max_positions = 0;  // max_position_embeddings
   double theta = 10000;
+  // What holds where the file says nothing of rope but perhaps rope_theta.
+  RopeConfig unless_given;
 };
 RopeConfig ReadRopeConfig(JsonFields& fields, const RopeDefaults& defaults);
 

@@ -44,6 +44,10 @@ int64_t Transformer::LayOut(const TransformerShape& shape, float* memory, Worksp
   workspace.moe.logits = take(rows, shape.num_experts);
   workspace.moe.hidden = take(max_pairs, shape.expert_intermediate_size);
   workspace.moe.expert_rows = take(max_pairs, shape.hidden_size);
+  const int64_t shared_rows = shape.shared_intermediate_size > 0 ? rows : 0;
+  workspace.moe.shared_hidden = take(shared_rows, shape.shared_intermediate_size);
+  workspace.moe.shared_rows = take(shared_rows, shape.hidden_size);
+  workspace.moe.shared_gates = take(shared_rows, 1);
   return used;
 }
 
@@ -58,7 +62,7 @@ std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const KvC
                        .num_positions = shape_.num_positions,
                        .rotary_dim = shape_.rotary_dim};
   std::vector<RoutePlan> routes;
-  backend_.Embed({.table = weights_.embedding, .out = residual});
+  backend_.Embed({.table = weights_.embedding, .scale = shape_.embedding_scale, .out = residual});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const DecoderLayer& layer = weights_.layers[i];
     layer.attention.Forward(rope, cache.Layer(static_cast<int>(i)), workspace_.attention, normed,
@@ -72,7 +76,7 @@ std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const KvC
     } else {
       std::get<DenseMlp>(layer.ffn).Forward(normed, workspace_.dense_hidden, ffn_out);
     }
-    backend_.Add({.x = ffn_out, .out = residual});
+    backend_.Add({.x = ffn_out, .scale = shape_.residual_scale, .out = residual});
   }
   backend_.RmsNorm({.x = residual,
                     .weight = weights_.final_norm.as<float>(),
@@ -86,8 +90,11 @@ MatrixView<const float> Transformer::Logits(std::span<const int32_t> row_ids) co
   GATEHOUSE_CHECK(num_rows <= shape_.max_logit_rows)
       << num_rows << " rows of " << shape_.max_logit_rows;
   const MatrixView<float> logits = workspace_.logits.FirstRows(num_rows);
-  backend_.Gemm(
-      {.x = workspace_.normed, .row_ids = row_ids, .weights = weights_.head.get(), .out = logits});
+  backend_.Gemm({.x = workspace_.normed,
+                 .row_ids = row_ids,
+                 .weights = weights_.head.get(),
+                 .scale = shape_.logit_scale,
+                 .out = logits});
   return logits;
 }
 

@@ -12,22 +12,27 @@
 #include "absl/status/statusor.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/model/attention_layer.h"
-#include "engine/model/dense_mlp.h"
+#include "engine/moe/dense_mlp.h"
 #include "engine/moe/moe_layer.h"
 #include "kernels/backend.h"
 
 namespace gatehouse {
 
-// Everything that sizes one step's workspace, known before any weight is read.
+// Everything that sizes one step's workspace, and the factors of the layer loop, known before any
+// weight is read.
 struct TransformerShape {
   int64_t hidden_size = 0;
   int64_t vocab_size = 0;
   AttentionOptions attention;
   int64_t expert_intermediate_size = 0;
-  int64_t dense_intermediate_size = 0;  // 0: no dense layer
+  int64_t dense_intermediate_size = 0;   // 0: no dense layer
+  int64_t shared_intermediate_size = 0;  // 0: no shared expert
   int num_experts = 0;
   int top_k = 0;
   float final_norm_eps = 0;
+  float embedding_scale = 1;
+  float residual_scale = 1;
+  float logit_scale = 1;
   int rotary_dim = 0;
   int64_t num_positions = 0;   // of the rope table
   int64_t max_rows = 0;        // of one step

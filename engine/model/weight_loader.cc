@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <optional>
+#include <set>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -51,15 +55,24 @@ class Loader {
     return Stacked(parts, FormatOf(parts, formats_.dense));
   }
 
-  absl::StatusOr<std::unique_ptr<PackedExperts>> Experts(const LayerTensors& layer) {
+  absl::StatusOr<std::unique_ptr<PackedExperts>> Experts(std::span<const ExpertTensors> experts,
+                                                         WeightFormat format) {
     std::vector<ExpertSource> sources;
-    for (const ExpertTensors& expert : layer.experts) {
-      for (const NamedTensor* part : {&expert.gate, &expert.up, &expert.down}) {
+    std::set<std::string_view> checked;  // a fused tensor is the part of many experts
+    for (const ExpertTensors& expert : experts) {
+      for (const NamedTensor* part : {&expert.gate, &expert.up, &expert.down, &expert.gate_bias,
+                                      &expert.up_bias, &expert.down_bias}) {
+        if (part->name.empty() || !checked.insert(part->name).second) continue;
         GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(part->name));
       }
-      sources.push_back({expert.gate.view, expert.up.view, expert.down.view});
+      sources.push_back({.gate = expert.gate.view,
+                         .up = expert.up.view,
+                         .down = expert.down.view,
+                         .gate_bias = expert.gate_bias.view,
+                         .up_bias = expert.up_bias.view,
+                         .down_bias = expert.down_bias.view});
     }
-    return backend_.PackExperts(sources, FormatOfExperts(layer, formats_));
+    return backend_.PackExperts(sources, format);
   }
 
   absl::StatusOr<AttentionWeights> Attention(const LayerTensors& layer) {
@@ -70,6 +83,7 @@ class Loader {
                                Vectors({&layer.q_bias, &layer.k_bias, &layer.v_bias}));
     GATEHOUSE_ASSIGN_OR_RETURN(weights.q_norm, Vectors({&layer.q_norm}));
     GATEHOUSE_ASSIGN_OR_RETURN(weights.k_norm, Vectors({&layer.k_norm}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.sinks, Vectors({&layer.sinks}));
     GATEHOUSE_ASSIGN_OR_RETURN(weights.output, Dense({&layer.o}));
     GATEHOUSE_ASSIGN_OR_RETURN(weights.output_bias, Vectors({&layer.o_bias}));
     return weights;
@@ -77,12 +91,28 @@ class Loader {
 
   absl::StatusOr<std::variant<MoeLayer, DenseMlp>> FeedForward(const MoeConfig& moe,
                                                                const LayerTensors& layer) {
-    GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> experts, Experts(layer));
+    GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> experts,
+                               Experts(layer.experts, FormatOfExperts(layer, formats_)));
     if (!layer.is_moe()) return DenseMlp(backend_, std::move(experts));
-    GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> router,
-                               Stacked({&layer.router}, FormatOfRouter(layer)));
-    return MoeLayer(backend_, Gate(backend_, moe.gate, {.router = std::move(router)}),
-                    gatehouse::Experts(backend_, std::move(experts)));
+    GateWeights gate;
+    GATEHOUSE_ASSIGN_OR_RETURN(gate.router, Stacked({&layer.router}, FormatOfRouter(layer)));
+    GATEHOUSE_ASSIGN_OR_RETURN(gate.logit_bias, Vectors({&layer.router_bias}));
+    GATEHOUSE_ASSIGN_OR_RETURN(std::optional<SharedExpert> shared, Shared(layer));
+    return MoeLayer(backend_, Gate(backend_, moe.gate, std::move(gate)),
+                    gatehouse::Experts(backend_, moe.activation, std::move(experts)),
+                    std::move(shared));
+  }
+
+  absl::StatusOr<std::optional<SharedExpert>> Shared(const LayerTensors& layer) {
+    if (!layer.has_shared()) return std::nullopt;
+    GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> expert,
+                               Experts({&layer.shared, 1}, FormatOfShared(layer, formats_)));
+    std::unique_ptr<PackedMatrix> scale;
+    if (!layer.shared_scale.name.empty()) {
+      const WeightFormat format = FormatOf({&layer.shared_scale}, std::nullopt);
+      GATEHOUSE_ASSIGN_OR_RETURN(scale, Stacked({&layer.shared_scale}, format));
+    }
+    return SharedExpert(backend_, DenseMlp(backend_, std::move(expert)), std::move(scale));
   }
 
  private:
@@ -122,12 +152,17 @@ absl::StatusOr<Buffer> LoadRopeTable(const RopeConfig& config, int64_t num_posit
   return table;
 }
 
-AttentionOptions AttentionOptionsOf(const ModelConfig& config) {
-  return {.num_heads = config.attention.num_heads,
-          .num_kv_heads = config.attention.num_kv_heads,
-          .head_dim = config.attention.head_dim,
+AttentionOptions AttentionOptionsOf(const ModelConfig& config, int32_t layer_idx) {
+  const AttentionConfig& attention = config.attention;
+  return {.num_heads = attention.num_heads,
+          .num_kv_heads = attention.num_kv_heads,
+          .head_dim = attention.head_dim,
           .norm_eps = config.norm_eps,
-          .scale = config.attention.scale};
+          .scale = attention.scale,
+          .window = attention.windows[layer_idx],
+          .clip_qkv = attention.clip_qkv,
+          .norms_full_width = attention.qk_norm == QkNorm::kFullWidth,
+          .residual_scale = config.residual_scale};
 }
 
 absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
@@ -137,12 +172,13 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
                                                Backend& backend) {
   Loader load(*checkpoint, formats, backend);
   TransformerWeights weights;
-  for (const LayerTensors& layer : tensors.layers) {
+  for (int32_t l = 0; l < config.num_layers; ++l) {
+    const LayerTensors& layer = tensors.layers[l];
     GATEHOUSE_ASSIGN_OR_RETURN(AttentionWeights attention, load.Attention(layer));
     GATEHOUSE_ASSIGN_OR_RETURN(Buffer ffn_norm, load.Vectors({&layer.ffn_norm}));
     GATEHOUSE_ASSIGN_OR_RETURN(auto ffn, load.FeedForward(config.moe, layer));
     weights.layers.push_back(
-        {AttentionLayer(backend, AttentionOptionsOf(config), std::move(attention)),
+        {AttentionLayer(backend, AttentionOptionsOf(config, l), std::move(attention)),
          std::move(ffn_norm), std::move(ffn)});
     checkpoint->DropPages();  // packed: the file's copy need not stay in memory beside it
   }

@@ -24,6 +24,6 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
 absl::StatusOr<Buffer> LoadRopeTable(const RopeConfig& config, int64_t num_positions,
                                      Backend& backend);
 
-AttentionOptions AttentionOptionsOf(const ModelConfig& config);
+AttentionOptions AttentionOptionsOf(const ModelConfig& config, int32_t layer_idx);
 
 }  // namespace gatehouse

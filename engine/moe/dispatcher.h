@@ -17,6 +17,10 @@ struct MoeWorkspace {
   MatrixView<float> logits;       // [max_rows, num_experts]
   MatrixView<float> hidden;       // [max_rows * top_k, intermediate]
   MatrixView<float> expert_rows;  // [max_rows * top_k, hidden]
+  // Where there is a shared expert.
+  MatrixView<float> shared_hidden;  // [max_rows, its intermediate]
+  MatrixView<float> shared_rows;    // [max_rows, hidden]
+  MatrixView<float> shared_gates;   // [max_rows, 1]
 };
 
 // What the experts of this rank compute.

@@ -9,8 +9,9 @@ RoutePlan MoeLayer::Forward(MatrixView<const float> x, const MoeWorkspace& works
   const GateChoice choice = gate_.Choose(x, workspace.logits, row_failed);  // score the experts
   RoutePlan plan = RouteExact(choice);                                      // decide
   auto [batch, handle] = dispatcher_.Dispatch(x, plan, workspace);          // rows to their experts
-  experts_.Run(batch);                                                      // grouped SwiGLU
+  experts_.Run(batch);                                                      // feed-forward
   dispatcher_.Combine(std::move(handle), out);                              // back, weighted sum
+  if (shared_) shared_->AddTo(x, workspace, out);                           // every row, unrouted
   return plan;
 }
 

@@ -42,18 +42,18 @@ TEST(CheckpointTest, GivesEveryValueOfEveryDTypeAtAnyAlignment) {
                            std::string("\x00\x3c\x01\x00", 4);
   TempDir dir;
   const Checkpoint checkpoint = OpenFile(dir, header, data);
-  const absl::StatusOr<WeightView> f32 = checkpoint.Matrix("f32", 2, 2);
+  const absl::StatusOr<WeightView> f32 = checkpoint.Tensor("f32", {2, 2});
   ASSERT_TRUE(f32.ok()) << f32.status();
   EXPECT_EQ(f32->at(0, 1), -2.5f);
   EXPECT_EQ(f32->at(1, 0), 3e-20f);
   EXPECT_EQ(f32->at(1, 1), 4e20f);
-  const absl::StatusOr<WeightView> bf16 = checkpoint.Vector("bf16", 3);
+  const absl::StatusOr<WeightView> bf16 = checkpoint.Tensor("bf16", {3});
   ASSERT_TRUE(bf16.ok()) << bf16.status();
   EXPECT_EQ(bf16->num_rows, 1);
   EXPECT_EQ(bf16->at(0, 0), 1);
   EXPECT_EQ(bf16->at(0, 1), -2);
   EXPECT_EQ(bf16->at(0, 2), 3.140625f);
-  const absl::StatusOr<WeightView> f16 = checkpoint.Matrix("f16", 1, 2);
+  const absl::StatusOr<WeightView> f16 = checkpoint.Tensor("f16", {1, 2});
   ASSERT_TRUE(f16.ok()) << f16.status();
   EXPECT_EQ(f16->at(0, 0), 1);
   EXPECT_EQ(f16->at(0, 1), 0x1p-24f);  // the smallest subnormal
@@ -70,7 +70,7 @@ TEST(CheckpointTest, AcceptsPaddingScalarsEmptyTensorsAndAnyOrder) {
                              std::string(5, ' ');
   TempDir dir;
   const Checkpoint checkpoint = OpenFile(dir, header, BytesOf({1, 2}));
-  EXPECT_EQ(checkpoint.Vector("a", 1)->at(0, 0), 2);
+  EXPECT_EQ(checkpoint.Tensor("a", {1})->at(0, 0), 2);
   EXPECT_TRUE(checkpoint.Has("empty"));
   EXPECT_FALSE(checkpoint.Has("b"));
 }
@@ -85,7 +85,7 @@ TEST(CheckpointTest, SaysWhereATensorIsOrShouldBe) {
   WriteCheckpoint(MakeTinyQwen3Moe({.num_shards = 3}), dir.path());
   const Checkpoint checkpoint = OpenOrDie(dir.path());
   EXPECT_EQ(checkpoint.FileOf("lm_head.weight"), dir.path() + "/model-00001-of-00003.safetensors");
-  EXPECT_THAT(std::string(checkpoint.Vector("no such", 4).status().message()),
+  EXPECT_THAT(std::string(checkpoint.Tensor("no such", {4}).status().message()),
               dir.path() + "/model.safetensors.index.json: no such: missing, expected [4]");
 }
 
@@ -95,8 +95,8 @@ TEST(CheckpointTest, ShardsHoldTheSameAsOneFile) {
   WriteCheckpoint(MakeTinyQwen3Moe({.num_shards = 4}), four.path());
   const Checkpoint single = OpenOrDie(one.path()), sharded = OpenOrDie(four.path());
   EXPECT_EQ(single.Names(), sharded.Names());
-  const absl::StatusOr<WeightView> a = single.Matrix("lm_head.weight", 300, 32);
-  const absl::StatusOr<WeightView> b = sharded.Matrix("lm_head.weight", 300, 32);
+  const absl::StatusOr<WeightView> a = single.Tensor("lm_head.weight", {300, 32});
+  const absl::StatusOr<WeightView> b = sharded.Tensor("lm_head.weight", {300, 32});
   ASSERT_TRUE(a.ok() && b.ok());
   for (int r = 0; r < 300; ++r) {
     for (int c = 0; c < 32; ++c) ASSERT_EQ(a->at(r, c), b->at(r, c));
@@ -115,12 +115,12 @@ TEST(CheckpointTest, ViewsOutliveDroppedPagesAndMoves) {
   TempDir dir;
   WriteCheckpoint(MakeTinyQwen3Moe({}), dir.path());
   Checkpoint opened = OpenOrDie(dir.path());
-  const WeightView view = *opened.Vector("model.norm.weight", 32);
+  const WeightView view = *opened.Tensor("model.norm.weight", {32});
   const float before = view.at(0, 31);
   const Checkpoint moved = std::move(opened);
   moved.DropPages();
   EXPECT_EQ(view.at(0, 31), before);
-  EXPECT_EQ(moved.Vector("model.norm.weight", 32)->data, view.data);
+  EXPECT_EQ(moved.Tensor("model.norm.weight", {32})->data, view.data);
 }
 
 // Longer than one block of the scan, and no multiple of its words.

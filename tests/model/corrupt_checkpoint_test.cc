@@ -27,7 +27,7 @@ absl::Status LoadAll(const std::string& dir) {
   GATEHOUSE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(dir));
   GATEHOUSE_RETURN_IF_ERROR(FindTensors(checkpoint, config).status());
   absl::Status status;
-  ForEachTensor(config, [&](const std::string& name, TensorShape) {
+  ForEachTensor(config, [&](const std::string& name, const TensorShape&) {
     if (status.ok()) status = checkpoint.CheckFinite(name);
   });
   return status;

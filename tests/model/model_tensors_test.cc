@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
+#include <numeric>
 
 namespace gatehouse {
 namespace {
@@ -22,8 +24,8 @@ std::vector<std::string> GoldenFolders() {
 
 int64_t ParametersIn(const ModelConfig& config) {
   int64_t num_parameters = 0;
-  ForEachTensor(config, [&](const std::string&, TensorShape shape) {
-    num_parameters += (shape.num_rows == 0 ? 1 : shape.num_rows) * shape.num_cols;
+  ForEachTensor(config, [&](const std::string&, const TensorShape& shape) {
+    num_parameters += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
   });
   return num_parameters;
 }

@@ -6,7 +6,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
+#include <numeric>
 #include <random>
 
 #include "absl/strings/match.h"
@@ -44,16 +46,16 @@ const char* FileDType(DType dtype) {
 }
 
 // Norm weights near 1, others uniform with variance 1 / num_inputs.
-TensorToWrite RandomTensor(const std::string& name, TensorShape shape, DType dtype,
+TensorToWrite RandomTensor(const std::string& name, const TensorShape& shape, DType dtype,
                            std::mt19937_64& random) {
   TensorToWrite tensor;
   tensor.dtype = FileDType(dtype);
-  tensor.shape.push_back(shape.num_cols);
-  if (shape.num_rows > 0) tensor.shape.insert(tensor.shape.begin(), shape.num_rows);
+  tensor.shape = shape;
   const bool is_norm = absl::StrContains(name, "norm");
   const double scale =
-      is_norm || shape.num_rows == 0 ? 0.2 : std::sqrt(3.0 / static_cast<double>(shape.num_cols));
-  const int64_t count = std::max<int64_t>(shape.num_rows, 1) * shape.num_cols;
+      is_norm || shape.size() == 1 ? 0.2 : std::sqrt(3.0 / static_cast<double>(shape.back()));
+  const int64_t count =
+      std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
   for (int64_t i = 0; i < count; ++i) {
     // Bits by hand: the standard's distributions differ between libraries.
     const double uniform = static_cast<double>(random() >> 11) * 0x1p-52 - 1;  // [-1, 1)
@@ -170,7 +172,7 @@ CheckpointToWrite MakeTinyQwen3Moe(const TinyModelOptions& options) {
   const absl::StatusOr<ModelConfig> config = ParseModelConfig(checkpoint.config.dump(), "options");
   GATEHOUSE_CHECK(config.ok()) << config.status();
   std::mt19937_64 random(options.seed);
-  ForEachTensor(*config, [&](const std::string& name, TensorShape shape) {
+  ForEachTensor(*config, [&](const std::string& name, const TensorShape& shape) {
     checkpoint.tensors[name] = RandomTensor(name, shape, options.dtype, random);
   });
   return checkpoint;

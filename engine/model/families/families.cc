@@ -4,7 +4,9 @@ namespace gatehouse {
 
 std::span<const Family> Families() {
   static constexpr Family kFamilies[] = {
-      {"qwen3_moe", ReadQwen3MoeConfig},
+      {"gpt_oss", ReadGptOssConfig},     {"granitemoe", ReadGraniteMoeConfig},
+      {"mixtral", ReadMixtralConfig},    {"olmoe", ReadOlmoeConfig},
+      {"qwen2_moe", ReadQwen2MoeConfig}, {"qwen3_moe", ReadQwen3MoeConfig},
   };
   return kFamilies;
 }

@@ -1,5 +1,6 @@
 // The model families this build serves. To add one: a file here that reads its config.json keys
-// into a ModelConfig, and a line in families.cc.
+// into a ModelConfig with the readers of common.h, and a line in families.cc. Omitted keys take the
+// defaults of the family's configuration class in transformers.
 #pragma once
 
 #include <span>
@@ -17,6 +18,11 @@ struct Family {
 };
 std::span<const Family> Families();
 
+ModelConfig ReadGptOssConfig(JsonFields& fields);
+ModelConfig ReadGraniteMoeConfig(JsonFields& fields);
+ModelConfig ReadMixtralConfig(JsonFields& fields);
+ModelConfig ReadOlmoeConfig(JsonFields& fields);
+ModelConfig ReadQwen2MoeConfig(JsonFields& fields);
 ModelConfig ReadQwen3MoeConfig(JsonFields& fields);
 
 }  // namespace gatehouse

@@ -1,4 +1,5 @@
-// A dense SwiGLU feed-forward layer: one expert that every row goes to. Owned by the transformer.
+// A dense SwiGLU feed-forward: one expert that every row goes to. Owned by the transformer, or by
+// the shared expert it is.
 #pragma once
 
 #include <cstdint>

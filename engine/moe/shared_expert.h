@@ -1,0 +1,36 @@
+// The expert that every row of an MoE layer goes to beside those it chose: added whole, or weighted
+// by the sigmoid of one logit a row. Owned by its MoeLayer; used by the rank's thread.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "engine/moe/dense_mlp.h"
+#include "engine/moe/dispatcher.h"
+#include "kernels/backend.h"
+
+namespace gatehouse {
+
+class SharedExpert {
+ public:
+  // scale [1, hidden] or null.
+  SharedExpert(Backend& backend, DenseMlp mlp, std::unique_ptr<PackedMatrix> scale)
+      : backend_(backend), mlp_(std::move(mlp)), scale_(std::move(scale)) {}
+
+  // out [num_rows, hidden] += (sigmoid(scale . x)) expert(x)
+  void AddTo(MatrixView<const float> x, const MoeWorkspace& workspace,
+             MatrixView<float> out) const {
+    const MatrixView<float> rows = workspace.shared_rows.FirstRows(x.num_rows);
+    const MatrixView<float> gates = workspace.shared_gates.FirstRows(x.num_rows);
+    mlp_.Forward(x, workspace.shared_hidden, rows);
+    if (scale_ != nullptr) backend_.Gemm({.x = x, .weights = scale_.get(), .out = gates});
+    backend_.Add({.x = rows, .gates = scale_ == nullptr ? nullptr : gates.data, .out = out});
+  }
+
+ private:
+  Backend& backend_;
+  DenseMlp mlp_;
+  std::unique_ptr<PackedMatrix> scale_;
+};
+
+}  // namespace gatehouse
