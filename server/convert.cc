@@ -14,6 +14,7 @@ namespace gatehouse {
 namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
+constexpr size_t kMaxCacheSaltBytes = 128;
 constexpr size_t kMaxEchoedNameBytes = 128;  // errors go into the log and into trailers
 
 absl::Status Invalid(const std::string& path, const std::string& problem) {
@@ -138,19 +139,20 @@ void ReadOutput(const v1::Output& message, OutputParams& output) {
   output.moe_report = message.moe_report();
 }
 
-absl::Status CheckRouting(const v1::Routing& routing) {
-  switch (routing.mode()) {
-    case v1::Routing::MODE_UNSPECIFIED:
-    case v1::Routing::EXACT:
-      return absl::OkStatus();
-    case v1::Routing::ISOLATED:
-    case v1::Routing::SHARED:
-      return Unserved("routing.mode " + v1::Routing::Mode_Name(routing.mode()),
-                      "leave it out or send EXACT");
-    default:
-      return Invalid("routing.mode", absl::StrFormat("got %d, expected EXACT, ISOLATED or SHARED",
-                                                     static_cast<int>(routing.mode())));
+absl::Status CheckRouting(const v1::Routing& routing, const TenantPolicy& policy) {
+  if (routing.mode() == v1::Routing::MODE_UNSPECIFIED) return absl::OkStatus();
+  if (!v1::Routing::Mode_IsValid(routing.mode())) {
+    return Invalid("routing.mode", absl::StrFormat("got %d, expected EXACT, ISOLATED or SHARED",
+                                                   static_cast<int>(routing.mode())));
   }
+  const std::string name = v1::Routing::Mode_Name(routing.mode());
+  if (routing.mode() > ToProto(policy.loosest_mode)) {
+    return absl::PermissionDeniedError(
+        absl::StrFormat("routing.mode: got %s, the loosest mode of tenant \"%s\" is %s", name,
+                        policy.tenant->name, v1::Routing::Mode_Name(ToProto(policy.loosest_mode))));
+  }
+  if (routing.mode() == v1::Routing::EXACT) return absl::OkStatus();
+  return Unserved("routing.mode " + name, "leave it out or send EXACT");
 }
 
 absl::StatusOr<Priority> ReadPriority(v1::GenerateRequest::Priority priority) {
@@ -248,15 +250,47 @@ absl::Status CheckModelName(const std::string& name, const ModelDescription& mod
       absl::StrFormat("model: got \"%s\", this server serves \"%s\"", name, model.name));
 }
 
-absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Engine& engine) {
+v1::GenerateRequest::Priority ToProto(Priority priority) {
+  switch (priority) {
+    case Priority::kLow:
+      return v1::GenerateRequest::LOW;
+    case Priority::kNormal:
+      return v1::GenerateRequest::NORMAL;
+    case Priority::kHigh:
+      return v1::GenerateRequest::HIGH;
+  }
+  return v1::GenerateRequest::PRIORITY_UNSPECIFIED;
+}
+
+v1::Routing::Mode ToProto(RoutingMode mode) {
+  switch (mode) {
+    case RoutingMode::kExact:
+      return v1::Routing::EXACT;
+    case RoutingMode::kIsolated:
+      return v1::Routing::ISOLATED;
+    case RoutingMode::kShared:
+      return v1::Routing::SHARED;
+  }
+  return v1::Routing::MODE_UNSPECIFIED;
+}
+
+absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const TenantPolicy& policy,
+                                  const Engine& engine) {
   // Cheap checks first: a request that will be refused is not tokenised.
   GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
   GATEHOUSE_RETURN_IF_ERROR(CheckRequestId(message.request_id()));
-  GATEHOUSE_RETURN_IF_ERROR(CheckRouting(message.routing()));
+  GATEHOUSE_RETURN_IF_ERROR(CheckRouting(message.routing(), policy));
   Request request;
   request.id = message.request_id();
+  request.tenant = policy.tenant;
+  if (message.cache_salt().size() > kMaxCacheSaltBytes) {
+    return Invalid("cache_salt", absl::StrFormat("got %u bytes, the limit is %u",
+                                                 message.cache_salt().size(), kMaxCacheSaltBytes));
+  }
+  request.cache_salt = message.cache_salt();
   request.sampling = engine.model().default_sampling;
   GATEHOUSE_ASSIGN_OR_RETURN(request.priority, ReadPriority(message.priority()));
+  request.priority = std::min(request.priority, policy.tenant->max_priority);
   GATEHOUSE_RETURN_IF_ERROR(ReadSampling(message.sampling(), engine, request.sampling));
   GATEHOUSE_RETURN_IF_ERROR(ReadStop(message.stop(), request.stop));
   ReadOutput(message.output(), request.output);
@@ -357,13 +391,22 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   const MemoryPlan& plan = engine.memory_plan();
   limits.set_kv_cache_bytes(plan.kv_cache_bytes);
   limits.set_kv_cache_tokens(plan.num_kv_blocks * config.engine.cache.block_tokens);
-  limits.set_max_request_bytes(static_cast<int64_t>(config.max_request_bytes));
-  limits.set_max_unread_bytes(static_cast<int64_t>(config.max_unread_bytes));
   limits.set_max_detokenize_ids(kMaxDetokenizeIds);
-  limits.set_max_unread_prompt_bytes(static_cast<int64_t>(config.max_unread_prompt_bytes));
-  limits.set_max_unread_seconds(config.max_unread_seconds);
+  limits.set_max_request_id_bytes(kMaxRequestIdBytes);
+  limits.set_max_cache_salt_bytes(kMaxCacheSaltBytes);
   limits.set_drain_seconds(config.drain_seconds);
-  limits.set_max_connection_age_seconds(config.max_connection_age_seconds);
+  const ServerLimits& server = config.limits;
+  limits.set_max_request_bytes(static_cast<int64_t>(server.max_request_bytes));
+  limits.set_max_metadata_bytes(static_cast<int64_t>(server.max_metadata_bytes));
+  limits.set_max_unread_bytes(static_cast<int64_t>(server.max_unread_bytes));
+  limits.set_max_unread_prompt_bytes(static_cast<int64_t>(server.max_unread_prompt_bytes));
+  limits.set_max_unread_seconds(server.max_unread_seconds);
+  limits.set_max_connection_age_seconds(server.max_connection_age_seconds);
+  limits.set_max_streams_per_connection(server.max_streams_per_connection);
+  limits.set_max_open_calls(server.max_open_calls);
+  limits.set_max_waiting_texts(static_cast<int32_t>(server.max_front_tasks));
+  limits.set_max_waiting_text_bytes(static_cast<int64_t>(server.max_front_bytes));
+  limits.set_stall_seconds(server.stall_seconds);
   return info;
 }
 
@@ -383,6 +426,7 @@ void EventConverter::Convert(SinkEvent event, v1::GenerateResponse& response) {
     message.set_request_id(request_id_);
     message.set_prompt_tokens(started->num_prompt_tokens);
     message.set_cached_prompt_tokens(started->num_cached_prompt_tokens);
+    message.set_priority(ToProto(priority_));
     message.mutable_prompt_token_ids()->Add(started->prompt_token_ids.begin(),
                                             started->prompt_token_ids.end());
   } else {
@@ -417,6 +461,11 @@ grpc::Status ToGrpcStatus(const absl::Status& status, std::optional<Duration> re
   const auto code = static_cast<grpc::StatusCode>(status.code());  // the same numbers
   if (details.details().empty()) return grpc::Status(code, details.message());
   return grpc::Status(code, details.message(), details.SerializeAsString());
+}
+
+absl::Status InternalError(const std::string& id) {
+  return absl::InternalError(
+      absl::StrFormat("internal error, the server's log has more under the id %s", id));
 }
 
 TimePoint ToTimePoint(std::chrono::system_clock::time_point deadline, const Clock& clock) {

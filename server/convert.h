@@ -12,13 +12,16 @@
 #include "engine/engine.h"
 #include "gatehouse/v1/inference.pb.h"
 #include "server/server_config.h"
+#include "server/tenants.h"
 
 namespace gatehouse {
 
 // The engine's request, not yet validated against the model's limits: Engine::Submit does that.
 // Tokenises text. INVALID_ARGUMENT "<field path>: <problem>", NOT_FOUND, or UNIMPLEMENTED naming
-// the field. request.id stays empty when the client gave none; request.deadline is the caller's.
-absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Engine& engine);
+// the field, PERMISSION_DENIED for a routing mode beyond the tenant's. request.id stays empty when
+// the client gave none; request.deadline is the caller's.
+absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const TenantPolicy& policy,
+                                  const Engine& engine);
 
 absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message,
                                               const Engine& engine);
@@ -29,6 +32,9 @@ absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& m
 
 // INVALID_ARGUMENT when it is too long or not printable; an empty one is none and fine.
 absl::Status CheckRequestId(const std::string& id);
+
+v1::GenerateRequest::Priority ToProto(Priority priority);
+v1::Routing::Mode ToProto(RoutingMode mode);
 
 // NOT_FOUND when a client names another model than the one served.
 absl::Status CheckModelName(const std::string& name, const ModelDescription& model);
@@ -51,16 +57,21 @@ class EventConverter {
  public:
   // Before the first Convert.
   void set_request_id(std::string request_id) { request_id_ = std::move(request_id); }
+  void set_priority(Priority priority) { priority_ = priority; }
   void Convert(SinkEvent event, v1::GenerateResponse& response);
 
  private:
   std::string request_id_;
+  Priority priority_ = Priority::kNormal;
   int32_t num_cached_prompt_tokens_ = 0;
 };
 
 // INVALID_ARGUMENT "<path>: <text>" gets google.rpc.BadRequest, a `retry_after`
 // google.rpc.RetryInfo.
 grpc::Status ToGrpcStatus(const absl::Status& status, std::optional<Duration> retry_after = {});
+
+// What a client is told of our own faults: nothing but the id that the log repeats.
+absl::Status InternalError(const std::string& id);
 
 // A deadline of gRPC's clock on the engine's.
 TimePoint ToTimePoint(std::chrono::system_clock::time_point deadline, const Clock& clock);

@@ -1,81 +1,44 @@
 #include "server/gatehouse_server.h"
 
-#include <fcntl.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <sstream>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/mutex.h"
 #include "kernels/base/status_macros.h"
+#include "server/admin_service.h"
 #include "server/front_pool.h"
 #include "server/generate_service.h"
+#include "server/grpc_listener.h"
 #include "server/health.h"
 #include "server/metrics_http.h"
+#include "server/reloader.h"
+#include "server/small_file.h"
+#include "server/tls.h"
 
 namespace gatehouse {
 namespace {
 
-constexpr char kServiceName[] = "gatehouse.v1.Inference";
-constexpr int kFrontThreads = 2;
-constexpr FrontPool::Limits kFrontLimits = {.max_tasks = 256, .max_bytes = size_t{64} << 20};
 constexpr Duration kWatchPeriod = std::chrono::milliseconds(200);
+constexpr Duration kReloadPeriod = std::chrono::seconds(1);
+constexpr size_t kMaxTokenFileBytes = size_t{4} << 20;
 // At least this long for the last messages of a drained server to reach their readers.
 constexpr Duration kFlushTime = std::chrono::seconds(2);
-// gRPC's Shutdown waits this long for calls that end by themselves; only health watches are left.
-constexpr auto kShutdownGrace = std::chrono::milliseconds(50);
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file || text.str().empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrFormat("%s: cannot be read or is empty, expected PEM", path));
-  }
-  return text.str();
+Duration Seconds(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeCredentials(const TlsFiles& tls) {
-  if (!tls.enabled()) return grpc::InsecureServerCredentials();
-  grpc::SslServerCredentialsOptions options(
-      tls.client_ca.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                            : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  grpc::SslServerCredentialsOptions::PemKeyCertPair pair;
-  GATEHOUSE_ASSIGN_OR_RETURN(pair.cert_chain, ReadFile(tls.certificate));
-  GATEHOUSE_ASSIGN_OR_RETURN(pair.private_key, ReadFile(tls.key));
-  options.pem_key_cert_pairs.push_back(std::move(pair));
-  if (!tls.client_ca.empty()) {
-    GATEHOUSE_ASSIGN_OR_RETURN(options.pem_root_certs, ReadFile(tls.client_ca));
-  }
-  return grpc::SslServerCredentials(options);
-}
-
-// gRPC does not say why a listener failed. On a free port only the credentials can be the reason.
-bool CanServeWith(const std::shared_ptr<grpc::ServerCredentials>& credentials) {
-  grpc::CallbackGenericService service;  // gRPC starts no server without one
-  grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", credentials, &port);
-  builder.RegisterCallbackGenericService(&service);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  return server != nullptr && port != 0;
-}
-
-StreamLimits LimitsOf(const ServerConfig& config) {
-  return {.max_unread_bytes = config.max_unread_bytes,
-          .max_unread_prompt_bytes = config.max_unread_prompt_bytes,
-          .max_unread_time = std::chrono::duration_cast<Duration>(
-              std::chrono::duration<double>(config.max_unread_seconds))};
+StreamLimits LimitsOf(const ServerLimits& limits) {
+  return {.max_unread_bytes = limits.max_unread_bytes,
+          .max_unread_prompt_bytes = limits.max_unread_prompt_bytes,
+          .max_unread_time = Seconds(limits.max_unread_seconds)};
 }
 
 // Written beside and renamed, so that whoever waits for the file never reads half of it.
@@ -96,35 +59,34 @@ absl::Status WriteAtomically(const std::string& path, const std::string& text) {
   return absl::OkStatus();
 }
 
+// A token file names itself in what is wrong with it.
+absl::Status Named(const std::string& file, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrFormat("%s: %s", file, status.message()));
+}
+
 class ListeningServer final : public GatehouseServer {
  public:
-  ListeningServer(const ServerConfig& config, const ServerFacts& facts, const ServerParts& parts)
-      : config_(config),
-        parts_(parts),
-        front_(kFrontThreads, kFrontLimits),
-        service_({.engine = parts.engine,
-                  .metrics = parts.metrics,
-                  .logger = parts.logger,
-                  .clock = parts.clock,
-                  .front = front_,
-                  .active = active_,
-                  .limits = LimitsOf(config)},
-                 ToServerInfo(facts, config, parts.engine)),
-        judge_(std::chrono::duration_cast<Duration>(
-            std::chrono::duration<double>(config.stall_seconds))) {}
+  ListeningServer(const ServerConfig& config, const ServerFacts& facts, const ServerParts& parts);
   ~ListeningServer() override;
 
   absl::Status Listen();
+  absl::Status Serve(Engine& engine) override;
+  void Reload() override;
   bool Drain() override;
-  const std::string& listen_address() const override { return listen_address_; }
+  const std::string& listen_address() const override { return public_.address; }
+  const std::string& admin_address() const override { return admin_.address; }
   const std::string& metrics_address() const override {
     return http_ == nullptr ? no_address_ : http_->address();
   }
 
  private:
-  absl::Status StartGrpc();
+  absl::Status LoadFiles();
+  absl::Status AddTls(ReloadedFile what, const TlsFiles& files,
+                      std::unique_ptr<TlsCertificates>& certificates);
+  absl::Status AddTokens(ReloadedFile what, const AuthFiles& files, Tenants& tenants);
   absl::Status StartHttp();
-  HttpReply Ready();
+  absl::Status StartAdmin();
+  void RequestDrain(Duration time) GATEHOUSE_EXCLUDES(mutex_);
   void Watch();
   void UpdateHealth() GATEHOUSE_EXCLUDES(mutex_);
   void StopWatching();
@@ -133,57 +95,112 @@ class ListeningServer final : public GatehouseServer {
   const ServerConfig config_;
   const ServerParts parts_;
   const std::string no_address_;
-  std::string listen_address_;
   bool ready_file_written_ = false;
 
+  ServingState state_;
+  Tenants tenants_;
+  Tenants operators_;
+  Reloader reloader_;  // by Listen, then by the watcher
+  RateWindow rates_;
   FrontPool front_;
   ActiveCalls active_;
+  AdminWatches watches_;
   GenerateService service_;
-  std::unique_ptr<grpc::Server> grpc_;
+  AdminService admin_service_;
+  std::unique_ptr<TlsCertificates> public_tls_;
+  std::unique_ptr<TlsCertificates> admin_tls_;
+  GrpcListener public_;
+  GrpcListener admin_;
   std::unique_ptr<MetricsHttp> http_;
   std::thread watcher_;
 
-  ProgressJudge judge_;  // by the watcher, and by Listen before there is one
+  ProgressJudge judge_;  // by the watcher
 
   Mutex mutex_;
   CondVar changed_;
-  HealthReport health_ GATEHOUSE_GUARDED_BY(mutex_);
+  bool reload_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  bool update_ GATEHOUSE_GUARDED_BY(mutex_) = false;  // health, now
   bool draining_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   bool stopping_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  Duration drain_time_ GATEHOUSE_GUARDED_BY(mutex_);
 };
 
-absl::Status ListeningServer::StartGrpc() {
-  GATEHOUSE_ASSIGN_OR_RETURN(const auto credentials, MakeCredentials(config_.tls));
-  grpc::EnableDefaultHealthCheckService(true);
-  if (IsLoopback(config_.listen)) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  grpc::ServerBuilder builder;
-  int port = 0;
-  builder.AddListeningPort(config_.listen, credentials, &port);
-  builder.RegisterService(&service_);
-  builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_request_bytes));
-  // Without it a second server on the same port starts silently and takes half of the calls.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
-                             static_cast<int>(config_.max_connection_age_seconds * 1000));
-  // A client whose machine is gone sends no FIN: ask, so that its requests end within a minute.
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
-  grpc_ = builder.BuildAndStart();
-  if (grpc_ == nullptr || port == 0) {
-    if (config_.tls.enabled() && !CanServeWith(credentials)) {
-      const TlsFiles& tls = config_.tls;
-      return absl::FailedPreconditionError(absl::StrFormat(
-          "%s, %s%s: cannot be used for TLS, expected PEM and the key of the certificate",
-          tls.certificate, tls.key, tls.client_ca.empty() ? "" : ", " + tls.client_ca));
+ListeningServer::ListeningServer(const ServerConfig& config, const ServerFacts& facts,
+                                 const ServerParts& parts)
+    : config_(config),
+      parts_(parts),
+      reloader_(parts.metrics, parts.logger),
+      front_(config.limits.front_threads, {.max_tasks = config.limits.max_front_tasks,
+                                           .max_bytes = config.limits.max_front_bytes}),
+      watches_(config.limits.max_watches),
+      service_({.state = state_,
+                .metrics = parts.metrics,
+                .logger = parts.logger,
+                .clock = parts.clock,
+                .front = front_,
+                .active = active_,
+                .limits = LimitsOf(config.limits)},
+               tenants_, facts, config),
+      admin_service_({.state = state_,
+                      .metrics = parts.metrics,
+                      .logger = parts.logger,
+                      .clock = parts.clock,
+                      .rates = rates_,
+                      .active = active_,
+                      .operators = operators_,
+                      .watches = watches_,
+                      .request_drain = [this](Duration time) { RequestDrain(time); }},
+                     facts, config),
+      judge_(config.limits),
+      drain_time_(Seconds(config.drain_seconds)) {}
+
+absl::Status ListeningServer::AddTls(ReloadedFile what, const TlsFiles& files,
+                                     std::unique_ptr<TlsCertificates>& certificates) {
+  if (!files.enabled()) return absl::OkStatus();
+  std::vector<std::string> paths = {files.certificate, files.key};
+  if (!files.client_ca.empty()) paths.push_back(files.client_ca);
+  return reloader_.Add(what, std::move(paths), [=, this, &certificates]() -> absl::Status {
+    GATEHOUSE_ASSIGN_OR_RETURN(TlsMaterial material, LoadTls(files));
+    const double expiry = material.expiry_unix_seconds;
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    if (expiry < std::chrono::duration<double>(now).count()) {
+      parts_.logger.Log(LogLevel::kError, "a certificate has expired",
+                        {{"file", ReloadedFileName(what)}});
     }
-    return absl::UnavailableError(absl::StrFormat(
-        "cannot listen on %s: the port is taken or the address is not this machine's",
-        config_.listen));
-  }
-  listen_address_ =
-      absl::StrFormat("%s:%d", config_.listen.substr(0, config_.listen.rfind(':')), port);
-  return absl::OkStatus();
+    parts_.metrics.SetCertificateExpiry(what, expiry);
+    if (certificates == nullptr) {
+      certificates = std::make_unique<TlsCertificates>(std::move(material));
+    } else {
+      certificates->Set(std::move(material));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status ListeningServer::AddTokens(ReloadedFile what, const AuthFiles& files,
+                                        Tenants& tenants) {
+  if (!files.enabled()) return absl::OkStatus();
+  const bool is_yaml = !files.tenants.empty();
+  const std::string path = is_yaml ? files.tenants : files.tokens;
+  return reloader_.Add(what, {path}, [=, &tenants]() -> absl::Status {
+    GATEHOUSE_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kMaxTokenFileBytes));
+    absl::StatusOr<TenantTable> table =
+        is_yaml ? TenantTable::Parse(text) : TenantTable::ParseTokens(text);
+    if (!table.ok()) return Named(path, table.status());
+    tenants.Set(*std::move(table));
+    return absl::OkStatus();
+  });
+}
+
+absl::Status ListeningServer::LoadFiles() {
+  GATEHOUSE_RETURN_IF_ERROR(AddTls(ReloadedFile::kTls, config_.tls, public_tls_));
+  GATEHOUSE_RETURN_IF_ERROR(AddTokens(ReloadedFile::kTenants, config_.auth, tenants_));
+  if (config_.admin.listen.empty()) return absl::OkStatus();
+  TlsFiles admin_tls = config_.tls;
+  admin_tls.client_ca = config_.admin.client_ca;
+  GATEHOUSE_RETURN_IF_ERROR(AddTls(ReloadedFile::kAdminTls, admin_tls, admin_tls_));
+  return AddTokens(ReloadedFile::kAdminTokens, {.tokens = config_.admin.token_file, .tenants = ""},
+                   operators_);
 }
 
 absl::Status ListeningServer::StartHttp() {
@@ -195,66 +212,123 @@ absl::Status ListeningServer::StartHttp() {
                      .body = parts_.metrics.Scrape()};
   };
   handlers["/healthz"] = [] { return HttpReply{.body = "{\"alive\":true}\n"}; };
-  handlers["/readyz"] = [this] { return Ready(); };
+  handlers["/readyz"] = [this] {
+    const HealthReport health = state_.health();
+    return HttpReply{.status = health.serving() ? 200 : 503, .body = ReadyJson(health)};
+  };
   GATEHOUSE_ASSIGN_OR_RETURN(http_,
                              MetricsHttp::Start(config_.metrics_listen, std::move(handlers)));
   return absl::OkStatus();
 }
 
-HttpReply ListeningServer::Ready() {
-  const MutexLock lock(mutex_);
-  return {.status = health_.serving() ? 200 : 503, .body = ReadyJson(health_)};
+// A second server on a machine need not name a listener that nobody asked for.
+absl::Status ListeningServer::StartAdmin() {
+  const auto start = [this](const std::string& address) {
+    return StartGrpcListener(address, admin_tls_.get(), config_.limits, admin_service_);
+  };
+  absl::StatusOr<GrpcListener> listener = start(config_.admin.listen);
+  if (!listener.ok() && config_.admin.listen == AdminOptions().listen) {
+    listener = start("127.0.0.1:0");
+    if (listener.ok()) {
+      parts_.logger.Log(LogLevel::kWarning, "the default of --admin-listen is taken",
+                        {{"default", config_.admin.listen}, {"admin", listener->address}});
+    }
+  }
+  if (!listener.ok()) return listener.status();
+  admin_ = *std::move(listener);
+  return absl::OkStatus();
 }
 
 absl::Status ListeningServer::Listen() {
+  GATEHOUSE_RETURN_IF_ERROR(LoadFiles());
   GATEHOUSE_RETURN_IF_ERROR(StartHttp());
-  GATEHOUSE_RETURN_IF_ERROR(StartGrpc());
-  UpdateHealth();
+  GATEHOUSE_ASSIGN_OR_RETURN(
+      public_, StartGrpcListener(config_.listen, public_tls_.get(), config_.limits, service_));
+  if (!config_.admin.listen.empty()) GATEHOUSE_RETURN_IF_ERROR(StartAdmin());
   watcher_ = std::thread([this] { Watch(); });
+  return absl::OkStatus();
+}
+
+absl::Status ListeningServer::Serve(Engine& engine) {
+  state_.SetEngine(engine);
+  {
+    // Whoever reads the ready file finds a server that says SERVING.
+    const MutexLock lock(mutex_);
+    update_ = true;
+    changed_.NotifyAll();
+    while (update_) changed_.Wait(mutex_);
+  }
   if (config_.ready_file.empty()) return absl::OkStatus();
   GATEHOUSE_RETURN_IF_ERROR(WriteAtomically(
-      config_.ready_file, absl::StrFormat("{\"pid\":%d,\"listen\":\"%s\",\"metrics\":\"%s\"}\n",
-                                          getpid(), listen_address_, metrics_address())));
+      config_.ready_file,
+      absl::StrFormat("{\"pid\":%d,\"listen\":\"%s\",\"admin\":\"%s\",\"metrics\":\"%s\"}\n",
+                      getpid(), listen_address(), admin_address(), metrics_address())));
   ready_file_written_ = true;
   return absl::OkStatus();
 }
 
+void ListeningServer::Reload() {
+  const MutexLock lock(mutex_);
+  reload_ = true;
+  changed_.NotifyAll();
+}
+
+void ListeningServer::RequestDrain(Duration time) {
+  {
+    const MutexLock lock(mutex_);
+    drain_time_ = time;
+  }
+  parts_.on_drain_request();
+}
+
 void ListeningServer::UpdateHealth() {
-  EngineStatus status = parts_.engine.Status();
+  const Engine* engine = state_.engine();
+  if (engine == nullptr) return;
+  EngineStatus status = engine->Status();
   parts_.metrics.SetStatus(status);
   {
     const MutexLock lock(mutex_);
     status.draining |= draining_ || stopping_;
   }
-  const HealthReport report = judge_.Judge(status, parts_.clock.Now());
+  const TimePoint now = parts_.clock.Now();
+  const HealthReport report = judge_.Judge(status, parts_.metrics.LongestStepSeconds(), now);
   parts_.metrics.SetState(report.state);
-  HealthReport before;
-  {
-    const MutexLock lock(mutex_);
-    before = std::exchange(health_, report);
-  }
+  const HealthReport before = state_.Exchange(report);
   if (report.state != before.state && before.state != EngineState::kLoading) {
     parts_.logger.Log(report.serving() ? LogLevel::kInfo : LogLevel::kWarning, "state",
                       {{"state", EngineStateName(report.state)}, {"reason", report.reason}});
   }
-  grpc::HealthCheckServiceInterface* health = grpc_->GetHealthCheckService();
-  if (report.serving() != before.serving()) {
-    health->SetServingStatus("", report.serving());
-    health->SetServingStatus(kServiceName, report.serving());
-  }
+  if (report.serving() == before.serving()) return;
+  public_.SetServing(report.serving());
+  if (admin_.server != nullptr) admin_.SetServing(report.serving());
 }
 
-// Health from outside the engine, and streams whose reader takes nothing.
+// Health from outside the engine, streams whose reader takes nothing, files that have changed.
 void ListeningServer::Watch() {
   bool stopping = false;
+  TimePoint next_reload = parts_.clock.Now() + kReloadPeriod;
   while (!stopping) {
+    bool reload = false, update = false;
     {
       const MutexLock lock(mutex_);
-      if (!stopping_) changed_.WaitFor(mutex_, kWatchPeriod);
+      if (!stopping_ && !reload_ && !update_) changed_.WaitFor(mutex_, kWatchPeriod);
       stopping = stopping_;
+      reload = std::exchange(reload_, false);
+      update = update_;
     }
     UpdateHealth();  // also at the end: an idle server drains in less than a period
+    if (update) {
+      const MutexLock lock(mutex_);
+      update_ = false;
+      changed_.NotifyAll();
+    }
+    const TimePoint now = parts_.clock.Now();
+    rates_.Add(now, parts_.metrics.Totals());
     active_.CheckStalls();
+    watches_.Tick(now);
+    if (!reload && now < next_reload) continue;
+    next_reload = now + kReloadPeriod;
+    reloader_.Check(reload);
   }
 }
 
@@ -268,15 +342,14 @@ void ListeningServer::StopWatching() {
 }
 
 bool ListeningServer::Drain() {
-  const TimePoint deadline =
-      parts_.clock.Now() +
-      std::chrono::duration_cast<Duration>(std::chrono::duration<double>(config_.drain_seconds));
+  TimePoint deadline = parts_.clock.Now();
   {
     const MutexLock lock(mutex_);
     draining_ = true;
+    deadline += drain_time_;
   }
   changed_.NotifyAll();  // the watcher says so at once, and once per period again
-  parts_.engine.Drain(deadline);
+  state_.engine()->Drain(deadline);
   const Duration left = deadline - parts_.clock.Now();
   const bool all_ended = left > Duration::zero();
   const bool all_read = active_.WaitUntilNone(std::max(kFlushTime, left));
@@ -286,11 +359,9 @@ bool ListeningServer::Drain() {
 
 void ListeningServer::Close() {
   StopWatching();  // before gRPC goes, whose health service it uses
-  if (grpc_ != nullptr) {
-    grpc_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
-    grpc_->Wait();
-    grpc_ = nullptr;
-  }
+  watches_.EndAll(absl::UnavailableError("the server goes"));
+  public_.Close();
+  admin_.Close();
   http_ = nullptr;
 }
 

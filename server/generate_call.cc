@@ -6,18 +6,15 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "server/trace_context.h"
 
 namespace gatehouse {
 namespace {
 
-// W3C trace context, version 00: only what has its form reaches the log.
-std::string ReadTraceparent(const grpc::CallbackServerContext& context) {
+std::string TraceparentOf(const grpc::CallbackServerContext& context) {
   const auto found = context.client_metadata().find("traceparent");
   if (found == context.client_metadata().end()) return "";
-  const std::string text(found->second.data(), found->second.size());
-  const bool well_formed =
-      text.size() == 55 && text.find_first_not_of("0123456789abcdef-") == std::string::npos;
-  return well_formed ? text : "";
+  return ReadTraceparent({found->second.data(), found->second.size()});
 }
 
 // How much earlier than here a deadline may pass at the client.
@@ -37,13 +34,16 @@ GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* 
       request_(request),
       start_(parts.clock.Now()),
       deadline_(ToTimePoint(context->deadline(), parts.clock)),
-      traceparent_(ReadTraceparent(*context)),
+      traceparent_(TraceparentOf(*context)),
       id_(ChooseId(request->request_id(), default_id)),
       queue_(parts.limits, parts.clock) {
   converter_.set_request_id(id_);
 }
 
-void GenerateCall::Start() {
+void GenerateCall::Start(const absl::Status& admission,
+                         std::shared_ptr<const TenantPolicy> policy) {
+  policy_ = std::move(policy);
+  if (!admission.ok()) return Refuse(admission);
   const size_t num_bytes = request_->ByteSizeLong();
   if (num_bytes <= kMaxInlineBytes) {
     Submit();
@@ -61,10 +61,13 @@ absl::StatusOr<Engine::Ticket> GenerateCall::SubmitToEngine() {
   if (parts_.clock.Now() >= deadline_) {
     return absl::DeadlineExceededError("the deadline passed before the request was read");
   }
-  GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, parts_.engine));
+  Engine& engine = *parts_.state.engine();
+  GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, *policy_, engine));
   request.id = id_;
   request.deadline = deadline_;
-  return parts_.engine.Submit(std::move(request), shared_from_this());
+  priority_ = request.priority;
+  converter_.set_priority(request.priority);
+  return engine.Submit(std::move(request), shared_from_this());
 }
 
 void GenerateCall::Submit() {
@@ -76,7 +79,7 @@ void GenerateCall::Submit() {
     ticket_ = *ticket;
     cancelled = cancelled_;  // OnCancel came before there was anything to cancel
   }
-  if (cancelled) parts_.engine.Cancel(*ticket);
+  if (cancelled) parts_.state.engine()->Cancel(*ticket);
 }
 
 void GenerateCall::Refuse(absl::Status status) {
@@ -87,25 +90,51 @@ void GenerateCall::Refuse(absl::Status status) {
   Close(std::move(status));
 }
 
-bool GenerateCall::Push(SinkEvent event) {
+void GenerateCall::Note(const SinkEvent& event) {
   if (const auto* delta = std::get_if<DeltaEvent>(&event)) {
     record_.num_generated_tokens += static_cast<int32_t>(delta->tokens.size());
   } else if (const auto* started = std::get_if<StartedEvent>(&event)) {
+    record_.state = CallSnapshot::State::kRunning;
     record_.num_prompt_tokens = started->num_prompt_tokens;
+    record_.num_cached_prompt_tokens = started->num_cached_prompt_tokens;
   } else if (const auto* finished = std::get_if<FinishedEvent>(&event)) {
-    record_ = {.num_prompt_tokens = finished->num_prompt_tokens,
-               .num_generated_tokens = finished->num_generated_tokens,
-               .queue_seconds = finished->queue_seconds,
-               .time_to_first_token_seconds = finished->time_to_first_token_seconds};
+    record_.queue_seconds = finished->queue_seconds;
+    record_.time_to_first_token_seconds = finished->time_to_first_token_seconds;
   }
+}
+
+bool GenerateCall::Push(SinkEvent event) {
+  Note(event);
   const bool kept = queue_.Push(std::move(event));
   Pump();
   return kept;
 }
 
 void GenerateCall::Close(absl::Status status) {
+  record_.state = CallSnapshot::State::kEnding;
   queue_.Close(std::move(status));
   Pump();
+}
+
+CallSnapshot GenerateCall::Snapshot() const {
+  CallSnapshot snapshot{.id = id_,
+                        .traceparent = traceparent_,
+                        .tenant = policy_ == nullptr ? "" : policy_->tenant->name,
+                        .priority = priority_,
+                        .mode = RoutingMode::kExact,  // the only one that is served
+                        .state = record_.state,
+                        .start = start_};
+  snapshot.num_prompt_tokens = record_.num_prompt_tokens;
+  snapshot.num_cached_prompt_tokens = record_.num_cached_prompt_tokens;
+  snapshot.num_generated_tokens = record_.num_generated_tokens;
+  snapshot.unread_bytes = queue_.unread_bytes();
+  return snapshot;
+}
+
+bool GenerateCall::CancelByOperator() {
+  if (record_.state == CallSnapshot::State::kEnding) return false;
+  Cancel(absl::CancelledError("an operator cancelled the request"));
+  return true;
 }
 
 // After Push, Close, OnWriteDone and OnCancel. The queue gives out at most one write at a time and
@@ -141,15 +170,17 @@ void GenerateCall::OnWriteDone(bool ok) {
   Pump();
 }
 
-void GenerateCall::OnCancel() {
-  queue_.Abandon(StatusOfLostClient());
+void GenerateCall::OnCancel() { Cancel(StatusOfLostClient()); }
+
+void GenerateCall::Cancel(absl::Status status) {
+  queue_.Abandon(std::move(status));
   std::optional<Engine::Ticket> ticket;
   {
     const MutexLock lock(mutex_);
     cancelled_ = true;
     ticket = ticket_;
   }
-  if (ticket) parts_.engine.Cancel(*ticket);
+  if (ticket) parts_.state.engine()->Cancel(*ticket);
   Pump();
 }
 
@@ -173,33 +204,33 @@ void GenerateCall::CheckStall() {
 }
 
 grpc::Status GenerateCall::FinalStatus(const absl::Status& status) {
-  if (status.code() == absl::StatusCode::kInternal) {
-    return ToGrpcStatus(
-        absl::InternalError(absl::StrFormat("%s (request %s)", status.message(), id_)));
-  }
+  if (status.code() == absl::StatusCode::kInternal) return ToGrpcStatus(InternalError(id_));
   bool may_retry = status.code() == absl::StatusCode::kUnavailable;
   if (status.code() == absl::StatusCode::kResourceExhausted) {
     const MutexLock lock(mutex_);
     may_retry = refused_;  // the queue was full; a reader that was too slow is another matter
   }
-  return may_retry ? ToGrpcStatus(status, parts_.engine.RetryAfter()) : ToGrpcStatus(status);
+  if (!may_retry) return ToGrpcStatus(status);
+  return ToGrpcStatus(status, RetryAfter(parts_.state));
 }
 
 void GenerateCall::Report(const absl::Status& status) {
   parts_.metrics.CountRequest(RpcMethod::kGenerate, status.code());
   const LogLevel level =
       status.code() == absl::StatusCode::kInternal ? LogLevel::kError : LogLevel::kInfo;
+  const CallSnapshot call = Snapshot();
   parts_.logger.Log(
       level, "request",
       {{"id", id_},
        {"traceparent", traceparent_},
        {"method", "Generate"},
-       {"tenant", "default"},
-       {"mode", "exact"},
+       {"tenant", call.tenant},
+       {"mode", RoutingModeName(call.mode)},
        {"status", CodeName(status.code())},
        {"reason", std::string(status.message())},
-       {"prompt_tokens", std::to_string(record_.num_prompt_tokens)},
-       {"generated_tokens", std::to_string(record_.num_generated_tokens)},
+       {"prompt_tokens", std::to_string(call.num_prompt_tokens)},
+       {"cached_prompt_tokens", std::to_string(call.num_cached_prompt_tokens)},
+       {"generated_tokens", std::to_string(call.num_generated_tokens)},
        {"queue_seconds", absl::StrFormat("%.6f", record_.queue_seconds)},
        {"first_token_seconds", absl::StrFormat("%.6f", record_.time_to_first_token_seconds)},
        {"total_seconds", absl::StrFormat("%.6f", ToSeconds(parts_.clock.Now() - start_))}});
@@ -220,13 +251,21 @@ void ActiveCalls::Remove(const GenerateCall* call) {
   removed_.NotifyAll();
 }
 
-void ActiveCalls::CheckStalls() {
+size_t ActiveCalls::size() const {
+  const MutexLock lock(mutex_);
+  return calls_.size();
+}
+
+std::vector<std::shared_ptr<GenerateCall>> ActiveCalls::All() const {
   std::vector<std::shared_ptr<GenerateCall>> calls;
-  {
-    const MutexLock lock(mutex_);
-    for (const auto& [key, call] : calls_) calls.push_back(call);
-  }
-  for (const std::shared_ptr<GenerateCall>& call : calls) call->CheckStall();
+  const MutexLock lock(mutex_);
+  calls.reserve(calls_.size());
+  for (const auto& [key, call] : calls_) calls.push_back(call);
+  return calls;
+}
+
+void ActiveCalls::CheckStalls() {
+  for (const std::shared_ptr<GenerateCall>& call : All()) call->CheckStall();
 }
 
 bool ActiveCalls::WaitUntilNone(Duration timeout) {

@@ -1,5 +1,6 @@
 // One Generate call: translates between gRPC's reactor and a StreamQueue, and nothing else.
 //
+//   refused at the door, or
 //   request --(front pool if long)--> ToRequest, Engine::Submit
 //   engine loop --Push, Close--> StreamQueue --Pump--> StartWrite ... Finish
 //
@@ -10,10 +11,12 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
 #include "gatehouse/v1/inference.pb.h"
@@ -22,8 +25,10 @@
 #include "kernels/base/mutex.h"
 #include "server/convert.h"
 #include "server/front_pool.h"
+#include "server/health.h"
 #include "server/prometheus_metrics.h"
 #include "server/stream_queue.h"
+#include "server/tenants.h"
 
 namespace gatehouse {
 
@@ -31,7 +36,7 @@ class ActiveCalls;
 
 // What every call uses; all of it outlives the calls.
 struct CallParts {
-  Engine& engine;
+  const ServingState& state;
   PrometheusMetrics& metrics;
   const Logger& logger;
   const Clock& clock;
@@ -44,6 +49,22 @@ struct CallParts {
 // thread, of which gRPC has few.
 inline constexpr size_t kMaxInlineBytes = size_t{8} << 10;
 
+// What operators may know of a call.
+struct CallSnapshot {
+  enum class State { kQueued, kRunning, kEnding };
+  std::string id;
+  std::string traceparent;
+  std::string tenant;
+  Priority priority = Priority::kNormal;
+  RoutingMode mode = RoutingMode::kExact;
+  State state = State::kQueued;
+  TimePoint start{};
+  int32_t num_prompt_tokens = 0;  // 0 until started
+  int32_t num_cached_prompt_tokens = 0;
+  int32_t num_generated_tokens = 0;
+  size_t unread_bytes = 0;
+};
+
 class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                            public TokenSink,
                            public std::enable_shared_from_this<GenerateCall> {
@@ -52,7 +73,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   // unless the client gave one.
   GenerateCall(const CallParts& parts, grpc::CallbackServerContext* context,
                const v1::GenerateRequest* request, const std::string& default_id);
-  void Start();
+  // Refused, unless OK: `policy` is not null then, and the model is there.
+  void Start(const absl::Status& admission, std::shared_ptr<const TenantPolicy> policy);
 
   // TokenSink: engine loop.
   bool Push(SinkEvent event) override;
@@ -66,15 +88,24 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   // From the server's watcher: ends a stream whose reader takes nothing any more.
   void CheckStall();
 
+  // Any thread, after Start.
+  CallSnapshot Snapshot() const;
+  // As the client's own cancel, but the reason is the operator's. False: it has ended already.
+  bool CancelByOperator();
+
  private:
-  // For the log line. Written by the engine loop until Close, read after it.
+  // For operators and the log line. Written by the engine loop.
   struct Record {
-    int32_t num_prompt_tokens = 0;
-    int32_t num_generated_tokens = 0;
-    double queue_seconds = 0;
+    std::atomic<CallSnapshot::State> state = CallSnapshot::State::kQueued;
+    std::atomic<int32_t> num_prompt_tokens = 0;
+    std::atomic<int32_t> num_cached_prompt_tokens = 0;
+    std::atomic<int32_t> num_generated_tokens = 0;
+    double queue_seconds = 0;  // these two are read after Close only
     double time_to_first_token_seconds = 0;
   };
 
+  void Note(const SinkEvent& event);
+  void Cancel(absl::Status status);
   void Submit();
   absl::StatusOr<Engine::Ticket> SubmitToEngine();
   void Refuse(absl::Status status);
@@ -90,6 +121,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   const TimePoint deadline_;
   const std::string traceparent_;
   const std::string id_;
+  std::shared_ptr<const TenantPolicy> policy_;  // set by Start; null: nobody knows who calls
+  Priority priority_ = Priority::kNormal;       // in force; set by Start
   StreamQueue queue_;
 
   EventConverter converter_;       // by whoever has the write
@@ -109,12 +142,14 @@ class ActiveCalls {
  public:
   void Add(std::shared_ptr<GenerateCall> call);
   void Remove(const GenerateCall* call);
+  size_t size() const;
   void CheckStalls();
+  std::vector<std::shared_ptr<GenerateCall>> All() const;
   // False when calls are left after `timeout`.
   bool WaitUntilNone(Duration timeout);
 
  private:
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar removed_;
   std::map<const GenerateCall*, std::shared_ptr<GenerateCall>> calls_ GATEHOUSE_GUARDED_BY(mutex_);
 };

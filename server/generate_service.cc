@@ -1,6 +1,5 @@
 #include "server/generate_service.h"
 
-#include <memory>
 #include <random>
 #include <utility>
 
@@ -9,42 +8,84 @@
 
 namespace gatehouse {
 
-GenerateService::GenerateService(const CallParts& parts, v1::ServerInfo server_info)
+std::optional<std::string_view> AuthorizationOf(const grpc::CallbackServerContext& context) {
+  const auto found = context.client_metadata().find("authorization");
+  if (found == context.client_metadata().end()) return std::nullopt;
+  return std::string_view(found->second.data(), found->second.size());
+}
+
+GenerateService::GenerateService(const CallParts& parts, const Tenants& tenants,
+                                 const ServerFacts& facts, const ServerConfig& config)
     : parts_(parts),
-      server_info_(std::move(server_info)),
+      tenants_(tenants),
+      facts_(facts),
+      config_(config),
       id_prefix_(absl::StrFormat("%08x", std::random_device()())) {}
 
 std::string GenerateService::MakeRequestId() {
   return absl::StrFormat("%s-%u", id_prefix_, ++num_requests_);
 }
 
+absl::StatusOr<std::shared_ptr<const TenantPolicy>> GenerateService::Enter(
+    const grpc::CallbackServerContext& context) const {
+  GATEHOUSE_ASSIGN_OR_RETURN(auto policy, tenants_.Authenticate(AuthorizationOf(context)));
+  if (parts_.state.engine() == nullptr) return ServingState::LoadingError();
+  return policy;
+}
+
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
   const auto call = std::make_shared<GenerateCall>(parts_, context, request, MakeRequestId());
+  auto policy = Enter(*context);
+  absl::Status admission = policy.status();
+  const auto max_open_calls = static_cast<size_t>(config_.limits.max_open_calls);
+  if (admission.ok() && parts_.active.size() >= max_open_calls) {
+    admission = absl::ResourceExhaustedError(
+        absl::StrFormat("%u calls are open, the limit", max_open_calls));
+  }
   parts_.active.Add(call);
-  call->Start();
+  call->Start(admission, policy.ok() ? *std::move(policy) : nullptr);
   return call.get();  // active holds it until OnDone, which cannot come before this returns
+}
+
+grpc::Status GenerateService::Report(RpcMethod method, const absl::Status& status,
+                                     std::optional<Duration> retry_after) {
+  parts_.metrics.CountRequest(method, status.code());
+  if (status.code() != absl::StatusCode::kInternal) return ToGrpcStatus(status, retry_after);
+  const std::string id = MakeRequestId();
+  parts_.logger.Log(LogLevel::kError, "request",
+                    {{"id", id},
+                     {"method", RpcMethodName(method)},
+                     {"status", CodeName(status.code())},
+                     {"reason", std::string(status.message())}});
+  return ToGrpcStatus(InternalError(id));
 }
 
 grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* context,
                                                  RpcMethod method, size_t num_bytes,
-                                                 std::function<absl::Status()> work) {
+                                                 std::function<absl::Status(Engine&)> work) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const auto answer = [this, reactor, method](const absl::Status& status,
                                               std::optional<Duration> retry_after) {
-    parts_.metrics.CountRequest(method, status.code());
-    reactor->Finish(ToGrpcStatus(status, retry_after));
+    reactor->Finish(Report(method, status, retry_after));
   };
-  const auto work_and_answer = [context, answer, work = std::move(work)] {
+  const absl::Status admission = Enter(*context).status();
+  if (!admission.ok()) {
+    const bool may_retry = admission.code() == absl::StatusCode::kUnavailable;
+    answer(admission, may_retry ? std::optional(RetryAfter(parts_.state)) : std::nullopt);
+    return reactor;
+  }
+  const auto work_and_answer = [this, context, answer, work = std::move(work)] {
     // The context lives until the answer. Whoever has left while the task waited gets no work done.
-    answer(context->IsCancelled() ? absl::CancelledError("the client cancelled the call") : work(),
+    answer(context->IsCancelled() ? absl::CancelledError("the client cancelled the call")
+                                  : work(*parts_.state.engine()),
            {});
   };
   if (num_bytes <= kMaxInlineBytes) {
     work_and_answer();
   } else if (!parts_.front.Run(num_bytes, work_and_answer)) {
     answer(absl::ResourceExhaustedError("too many long texts wait to be tokenised"),
-           parts_.engine.RetryAfter());
+           RetryAfter(parts_.state));
   }
   return reactor;
 }
@@ -52,28 +93,29 @@ grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* co
 grpc::ServerUnaryReactor* GenerateService::Tokenize(grpc::CallbackServerContext* context,
                                                     const v1::TokenizeRequest* request,
                                                     v1::TokenizeResponse* response) {
-  return Unary(context, RpcMethod::kTokenize, request->ByteSizeLong(), [=, this]() -> absl::Status {
-    GATEHOUSE_ASSIGN_OR_RETURN(*response, gatehouse::Tokenize(*request, parts_.engine));
-    return absl::OkStatus();
-  });
+  return Unary(context, RpcMethod::kTokenize, request->ByteSizeLong(),
+               [=](Engine& engine) -> absl::Status {
+                 GATEHOUSE_ASSIGN_OR_RETURN(*response, gatehouse::Tokenize(*request, engine));
+                 return absl::OkStatus();
+               });
 }
 
 grpc::ServerUnaryReactor* GenerateService::Detokenize(grpc::CallbackServerContext* context,
                                                       const v1::DetokenizeRequest* request,
                                                       v1::DetokenizeResponse* response) {
-  return Unary(
-      context, RpcMethod::kDetokenize, request->ByteSizeLong(), [=, this]() -> absl::Status {
-        GATEHOUSE_ASSIGN_OR_RETURN(*response, gatehouse::Detokenize(*request, parts_.engine));
-        return absl::OkStatus();
-      });
+  return Unary(context, RpcMethod::kDetokenize, request->ByteSizeLong(),
+               [=](Engine& engine) -> absl::Status {
+                 GATEHOUSE_ASSIGN_OR_RETURN(*response, gatehouse::Detokenize(*request, engine));
+                 return absl::OkStatus();
+               });
 }
 
 grpc::ServerUnaryReactor* GenerateService::GetModelInfo(grpc::CallbackServerContext* context,
                                                         const v1::GetModelInfoRequest* request,
                                                         v1::ModelInfo* response) {
-  return Unary(context, RpcMethod::kGetModelInfo, 0, [=, this]() -> absl::Status {
-    GATEHOUSE_RETURN_IF_ERROR(CheckModelName(request->model(), parts_.engine.model()));
-    *response = ToModelInfo(parts_.engine.model());
+  return Unary(context, RpcMethod::kGetModelInfo, 0, [=](Engine& engine) -> absl::Status {
+    GATEHOUSE_RETURN_IF_ERROR(CheckModelName(request->model(), engine.model()));
+    *response = ToModelInfo(engine.model());
     return absl::OkStatus();
   });
 }
@@ -81,8 +123,8 @@ grpc::ServerUnaryReactor* GenerateService::GetModelInfo(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* GenerateService::GetServerInfo(grpc::CallbackServerContext* context,
                                                          const v1::GetServerInfoRequest*,
                                                          v1::ServerInfo* response) {
-  return Unary(context, RpcMethod::kGetServerInfo, 0, [=, this] {
-    *response = server_info_;
+  return Unary(context, RpcMethod::kGetServerInfo, 0, [=, this](Engine& engine) {
+    *response = ToServerInfo(facts_, config_, engine);
     return absl::OkStatus();
   });
 }

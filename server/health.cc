@@ -1,6 +1,7 @@
 #include "server/health.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 
@@ -13,14 +14,33 @@ std::string ReadyJson(const HealthReport& report) {
                          report.reason.empty() ? "" : "\"" + report.reason + "\"");
 }
 
-HealthReport ProgressJudge::Judge(const EngineStatus& status, TimePoint now) {
+HealthReport ServingState::health() const {
+  const MutexLock lock(mutex_);
+  return health_;
+}
+
+HealthReport ServingState::Exchange(HealthReport report) {
+  const MutexLock lock(mutex_);
+  return std::exchange(health_, std::move(report));
+}
+
+Duration RetryAfter(const ServingState& state) {
+  const Engine* engine = state.engine();
+  return engine == nullptr ? std::chrono::seconds(1) : engine->RetryAfter();
+}
+
+HealthReport ProgressJudge::Judge(const EngineStatus& status, double longest_step_seconds,
+                                  TimePoint now) {
   if (status.has_work && !had_work_) work_since_ = now;
   had_work_ = status.has_work;
-  const Duration without_step = now - std::max(status.last_step, work_since_);
-  if (status.has_work && without_step > stall_time_) {
-    return {.state = EngineState::kStalled,
-            .reason = absl::StrFormat("no step has ended for %.0f s with work to do",
-                                      ToSeconds(without_step))};
+  const double longest =
+      longest_step_seconds > 0 ? longest_step_seconds : limits_.first_step_seconds;
+  const double limit = std::max(limits_.stall_seconds, limits_.stall_step_factor * longest);
+  const double without_step = ToSeconds(now - std::max(status.last_step, work_since_));
+  if (status.has_work && without_step > limit) {
+    return {
+        .state = EngineState::kStalled,
+        .reason = absl::StrFormat("no step has ended for %.1f s with work to do", without_step)};
   }
   if (status.draining) {
     return {.state = EngineState::kDraining, .reason = "draining: no new requests are taken"};

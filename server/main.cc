@@ -1,6 +1,6 @@
 // gatehouse-server. The only place that knows every part: builds the object graph top to bottom,
-// waits for SIGTERM or SIGINT, drains. Exit codes: 0 drained, 1 run-time failure, 2 bad flags or
-// configuration, 3 the model cannot be loaded.
+// waits for SIGTERM or SIGINT, drains; SIGHUP reads files again. Exit codes: 0 drained, 1 run-time
+// failure, 2 bad flags or configuration, 3 the model cannot be loaded.
 #include <pthread.h>
 
 #include <csignal>
@@ -30,16 +30,17 @@ namespace {
 
 enum ExitCode { kDrained = 0, kFailed = 1, kBadUsage = 2, kBadModel = 3 };
 
-// Signals become calls of an ordinary thread. Make it before any other thread, so that all of them
-// inherit the blocked mask.
+// Signals become events for an ordinary thread. Make it before any other thread, so that all of
+// them inherit the blocked mask.
 class SignalThread {
  public:
+  enum class Event { kStop, kReload };
+
   SignalThread() {
     sigemptyset(&signals_);
-    for (const int signal : {SIGTERM, SIGINT, kStopSignal}) sigaddset(&signals_, signal);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, kStopSignal}) sigaddset(&signals_, signal);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
-    std::signal(SIGHUP, SIG_IGN);  // there is nothing to reload
     thread_ = std::thread([this] { Listen(); });
   }
   ~SignalThread() {
@@ -51,15 +52,24 @@ class SignalThread {
     thread_.join();
   }
 
-  // Until now a signal ends the process at once: nothing was served yet. From now on the first one
-  // ends Wait, and a second one, of somebody who will not wait for the drain, the process.
+  // Until now SIGTERM ends the process at once: nothing was served yet. From now on the first one
+  // is an event, and a second one, of somebody who will not wait for the drain, ends the process.
   void Arm() {
     const MutexLock lock(mutex_);
     armed_ = true;
   }
-  void Wait() {
+  Event Wait() {
     const MutexLock lock(mutex_);
-    while (!requested_) changed_.Wait(mutex_);
+    while (!stop_requested_ && !reload_requested_) changed_.Wait(mutex_);
+    if (stop_requested_) return Event::kStop;
+    reload_requested_ = false;
+    return Event::kReload;
+  }
+  // As a first SIGTERM. Any thread.
+  void RequestStop() {
+    const MutexLock lock(mutex_);
+    stop_requested_ = true;
+    changed_.NotifyAll();
   }
 
  private:
@@ -72,9 +82,13 @@ class SignalThread {
       const MutexLock lock(mutex_);
       if (stopping_) return;
       if (signal == kStopSignal) continue;
-      if (!armed_) std::_Exit(kDrained);
-      if (requested_) std::_Exit(kFailed);
-      requested_ = true;
+      if (signal == SIGHUP) {
+        reload_requested_ = true;
+      } else {
+        if (!armed_) std::_Exit(kDrained);
+        if (std::exchange(terminated_, true)) std::_Exit(kFailed);
+        stop_requested_ = true;
+      }
       changed_.NotifyAll();
     }
   }
@@ -83,7 +97,9 @@ class SignalThread {
   Mutex mutex_;
   CondVar changed_;
   bool armed_ GATEHOUSE_GUARDED_BY(mutex_) = false;
-  bool requested_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  bool terminated_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  bool stop_requested_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+  bool reload_requested_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   bool stopping_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
@@ -118,9 +134,35 @@ void LogModel(const Logger& logger, const Engine& engine, double load_seconds) {
               {"seconds", absl::StrFormat("%.3f", load_seconds)}});
 }
 
+int FailToLoad(const absl::Status& status) {
+  const bool usage = status.code() == absl::StatusCode::kInvalidArgument;
+  return Fail(status, usage ? kBadUsage : kBadModel);
+}
+
+// The model's own program: load, plan, print. Opens no port.
+int Check(const ServerConfig& config, std::unique_ptr<Backend> backend, const Clock& clock,
+          StepObserver& observer) {
+  const auto engine = Engine::Create(config.engine, std::move(backend), clock, observer);
+  if (!engine.ok()) return FailToLoad(engine.status());
+  std::printf("%s", (*engine)->memory_plan().ToString().c_str());
+  return kDrained;
+}
+
+void LogServing(const Logger& logger, const GatehouseServer& server, const ServerFacts& facts,
+                double seconds) {
+  logger.Log(LogLevel::kInfo, "serving",
+             {{"listen", server.listen_address()},
+              {"admin", server.admin_address()},
+              {"metrics", server.metrics_address()},
+              {"backend", facts.backend},
+              {"isa", facts.isa},
+              {"threads", std::to_string(facts.num_threads)},
+              {"seconds", absl::StrFormat("%.3f", seconds)}});
+}
+
 int Serve(const ServerConfig& config, SignalThread& signals) {
   const SteadyClock clock;
-  const Logger logger(config.log_format);
+  Logger logger(config.log_format, config.log_level);
   const TimePoint start = clock.Now();
 
   const int num_threads =
@@ -134,38 +176,35 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
                           .num_threads = num_threads};
   PrometheusMetrics metrics({.version = facts.version, .backend = facts.backend, .isa = facts.isa},
                             config.metrics_level);
+  if (config.check) return Check(config, *std::move(backend), clock, metrics);
 
-  absl::StatusOr<std::unique_ptr<Engine>> engine =
-      Engine::Create(config.engine, *std::move(backend), clock, metrics);
-  if (!engine.ok()) {
-    const bool usage = engine.status().code() == absl::StatusCode::kInvalidArgument;
-    return Fail(engine.status(), usage ? kBadUsage : kBadModel);
-  }
-  if (config.check) {
-    std::printf("%s", (*engine)->memory_plan().ToString().c_str());
-    return kDrained;
-  }
-  LogModel(logger, **engine, ToSeconds(clock.Now() - start));
-  metrics.SetModel((*engine)->model());
-
-  signals.Arm();
-  absl::StatusOr<std::unique_ptr<GatehouseServer>> server =
-      GatehouseServer::Start(config, facts, {**engine, metrics, logger, clock});
+  std::unique_ptr<Engine> engine;  // outlives the server, which listens before it is there
+  absl::StatusOr<std::unique_ptr<GatehouseServer>> server = GatehouseServer::Start(
+      config, facts, {metrics, logger, clock, [&signals] { signals.RequestStop(); }});
   if (!server.ok()) {
     logger.Flush();
-    const bool usage = server.status().code() == absl::StatusCode::kFailedPrecondition;
-    return Fail(server.status(), usage ? kBadUsage : kFailed);
+    const bool taken = server.status().code() == absl::StatusCode::kUnavailable;
+    return Fail(server.status(), taken ? kFailed : kBadUsage);
   }
-  logger.Log(LogLevel::kInfo, "serving",
-             {{"listen", (*server)->listen_address()},
-              {"metrics", (*server)->metrics_address()},
-              {"backend", facts.backend},
-              {"isa", facts.isa},
-              {"threads", std::to_string(num_threads)},
-              {"seconds", absl::StrFormat("%.3f", ToSeconds(clock.Now() - start))}});
-  signals.Wait();
-  logger.Log(LogLevel::kInfo, "draining",
-             {{"seconds", absl::StrFormat("%g", config.drain_seconds)}});
+  logger.Log(LogLevel::kDebug, "loading", {{"listen", (*server)->listen_address()}});
+  auto loaded = Engine::Create(config.engine, *std::move(backend), clock, metrics);
+  if (!loaded.ok()) {
+    logger.Flush();
+    return FailToLoad(loaded.status());
+  }
+  engine = *std::move(loaded);
+  LogModel(logger, *engine, ToSeconds(clock.Now() - start));
+  metrics.SetModel(engine->model());
+
+  signals.Arm();
+  const absl::Status serving = (*server)->Serve(*engine);
+  if (!serving.ok()) {
+    logger.Flush();
+    return Fail(serving, kFailed);
+  }
+  LogServing(logger, **server, facts, ToSeconds(clock.Now() - start));
+  while (signals.Wait() == SignalThread::Event::kReload) (*server)->Reload();
+  logger.Log(LogLevel::kInfo, "draining", {});
   const bool all_ended = (*server)->Drain();
   logger.Log(LogLevel::kInfo, "stopped", {{"all_requests_ended", all_ended ? "true" : "false"}});
   return kDrained;

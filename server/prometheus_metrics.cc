@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
+#include <utility>
 
 #include "kernels/base/check.h"
 
@@ -45,11 +45,12 @@ constexpr Metric kPreemptions{"gatehouse_preemptions_total", "Times a request ga
 constexpr Metric kExpertTokens{"gatehouse_expert_tokens_total", "Tokens that each expert computed."};                                 // layer, expert
 constexpr Metric kImbalance{"gatehouse_expert_load_imbalance_ratio", "Most loaded expert over the mean of the last 10 to 20 s; 1 is even."};  // layer
 constexpr Metric kLastStep{"gatehouse_engine_last_step_timestamp_seconds", "When the last step ended, Unix time."};                   //
+constexpr Metric kCertificateExpiry{"gatehouse_tls_certificate_expiry_timestamp_seconds", "When the first certificate of a listener expires, Unix time."};  // file
+constexpr Metric kReloads{"gatehouse_reloads_total", "Times a file was read again; error: the old content stays in force."};          // file, result
 // clang-format on
 
 constexpr int64_t kMaxExpertSeries = 2048;  // a scrape of 150 KB; more must be asked for
-constexpr Duration kImbalanceWindow = std::chrono::seconds(10);
-constexpr Duration kImbalancePeriod = std::chrono::seconds(1);
+constexpr Duration kLongestStepWindow = std::chrono::minutes(10);
 
 enum Phase { kPrefill, kDecode, kMixed, kNumPhases };
 constexpr const char* kPhaseNames[] = {"prefill", "decode", "mixed"};
@@ -95,11 +96,52 @@ const char* EngineStateName(EngineState state) {
   return kNames[static_cast<int>(state)];
 }
 
+const char* ReloadedFileName(ReloadedFile file) {
+  constexpr const char* kNames[] = {"tls", "tenants", "admin_tls", "admin_tokens"};
+  return kNames[static_cast<int>(file)];
+}
+
+// Made when asked for, from the one place that counts. Level 1: imbalance; 2: tokens, too.
+class PrometheusMetrics::ExpertSeries {
+ public:
+  ExpertSeries(const ModelDescription& model, int level)
+      : load_(model.moe_layers, model.num_experts), level_(level) {}
+
+  ExpertLoad& load() { return load_; }
+  void AppendTo(std::vector<prometheus::MetricFamily>& families) const;
+
+ private:
+  ExpertLoad load_;
+  const int level_;
+};
+
+void PrometheusMetrics::ExpertSeries::AppendTo(
+    std::vector<prometheus::MetricFamily>& families) const {
+  if (level_ < 1) return;
+  prometheus::MetricFamily imbalance{
+      kImbalance.name, kImbalance.help, prometheus::MetricType::Gauge, {}};
+  prometheus::MetricFamily tokens{
+      kExpertTokens.name, kExpertTokens.help, prometheus::MetricType::Counter, {}};
+  for (const LayerLoadCounts& layer : load_.Read()) {
+    const std::string layer_name = std::to_string(layer.layer);
+    prometheus::ClientMetric& even = imbalance.metric.emplace_back();
+    even.label = {{"layer", layer_name}};
+    even.gauge.value = layer.imbalance;
+    for (size_t expert = 0; level_ >= 2 && expert < layer.expert_tokens.size(); ++expert) {
+      prometheus::ClientMetric& count = tokens.metric.emplace_back();
+      count.label = {{"expert", std::to_string(expert)}, {"layer", layer_name}};
+      count.counter.value = static_cast<double>(layer.expert_tokens[expert]);
+    }
+  }
+  if (!imbalance.metric.empty()) families.push_back(std::move(imbalance));
+  if (!tokens.metric.empty()) families.push_back(std::move(tokens));
+}
+
 struct PrometheusMetrics::ModelSeries {
-  explicit ModelSeries(const std::string& model, prometheus::Registry& registry);
+  ModelSeries(const ModelDescription& description, int level, prometheus::Registry& registry);
 
   const std::string name;
-  Family<Counter>& requests;
+  ExpertSeries experts;
   Gauge& running;
   Gauge& waiting;
   Gauge& queue_tokens;
@@ -119,23 +161,23 @@ struct PrometheusMetrics::ModelSeries {
   Gauge& last_step;
 };
 
-PrometheusMetrics::ModelSeries::ModelSeries(const std::string& model,
+PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description, int level,
                                             prometheus::Registry& registry)
-    : name(model),
-      requests(CounterFamily(kRequests, registry)),
-      running(GaugeFamily(kRunning, registry).Add({{"model", model}})),
-      waiting(GaugeFamily(kWaiting, registry).Add({{"model", model}})),
-      queue_tokens(GaugeFamily(kQueueTokens, registry).Add({{"model", model}})),
+    : name(description.name),
+      experts(description, level),
+      running(GaugeFamily(kRunning, registry).Add({{"model", name}})),
+      waiting(GaugeFamily(kWaiting, registry).Add({{"model", name}})),
+      queue_tokens(GaugeFamily(kQueueTokens, registry).Add({{"model", name}})),
       queue_seconds(
-          HistogramFamily(kQueueSeconds, registry).Add({{"model", model}}, RequestBuckets())),
-      first_token(HistogramFamily(kFirstToken, registry).Add({{"model", model}}, RequestBuckets())),
-      duration(HistogramFamily(kDuration, registry).Add({{"model", model}}, RequestBuckets())),
-      inter_token(HistogramFamily(kInterToken, registry).Add({{"model", model}}, TokenBuckets())),
+          HistogramFamily(kQueueSeconds, registry).Add({{"model", name}}, RequestBuckets())),
+      first_token(HistogramFamily(kFirstToken, registry).Add({{"model", name}}, RequestBuckets())),
+      duration(HistogramFamily(kDuration, registry).Add({{"model", name}}, RequestBuckets())),
+      inter_token(HistogramFamily(kInterToken, registry).Add({{"model", name}}, TokenBuckets())),
       prompt_computed(
-          CounterFamily(kPromptTokens, registry).Add({{"model", model}, {"source", "computed"}})),
+          CounterFamily(kPromptTokens, registry).Add({{"model", name}, {"source", "computed"}})),
       prompt_cached(CounterFamily(kPromptTokens, registry)
-                        .Add({{"model", model}, {"source", "prefix_cache"}})),
-      generated(CounterFamily(kGenerated, registry).Add({{"model", model}})),
+                        .Add({{"model", name}, {"source", "prefix_cache"}})),
+      generated(CounterFamily(kGenerated, registry).Add({{"model", name}})),
       kv_usage(GaugeFamily(kKvUsage, registry).Add({})),
       kv_used(GaugeFamily(kKvBlocks, registry).Add({{"state", "used"}})),
       kv_free(GaugeFamily(kKvBlocks, registry).Add({{"state", "free"}})),
@@ -149,7 +191,10 @@ PrometheusMetrics::ModelSeries::ModelSeries(const std::string& model,
 }
 
 PrometheusMetrics::PrometheusMetrics(const BuildDescription& build, std::optional<int> level)
-    : wanted_level_(level), registry_(std::make_shared<prometheus::Registry>()) {
+    : wanted_level_(level),
+      registry_(std::make_shared<prometheus::Registry>()),
+      requests_(CounterFamily(kRequests, *registry_)),
+      reloads_(CounterFamily(kReloads, *registry_)) {
   GaugeFamily(kBuildInfo, *registry_)
       .Add({{"version", build.version}, {"backend", build.backend}, {"isa", build.isa}})
       .Set(1);
@@ -163,7 +208,7 @@ PrometheusMetrics::PrometheusMetrics(const BuildDescription& build, std::optiona
 PrometheusMetrics::~PrometheusMetrics() = default;
 
 void PrometheusMetrics::SetModel(const ModelDescription& model) {
-  GATEHOUSE_CHECK(model_ == nullptr) << "one model a server";
+  GATEHOUSE_CHECK(owned_model_ == nullptr) << "one model a server";
   GaugeFamily(kModelInfo, *registry_)
       .Add({{"model", model.name},
             {"family", model.family},
@@ -172,20 +217,8 @@ void PrometheusMetrics::SetModel(const ModelDescription& model) {
       .Set(1);
   const int64_t num_series = static_cast<int64_t>(model.moe_layers.size()) * model.num_experts;
   const int level = wanted_level_.value_or(num_series <= kMaxExpertSeries ? 2 : 1);
-  layers_.resize(static_cast<size_t>(level >= 1 ? model.num_layers : 0));
-  for (const int32_t layer_idx : level >= 1 ? model.moe_layers : std::vector<int32_t>{}) {
-    LayerSeries& layer = layers_.at(static_cast<size_t>(layer_idx));
-    const std::string layer_name = std::to_string(layer_idx);
-    layer.imbalance = &GaugeFamily(kImbalance, *registry_).Add({{"layer", layer_name}});
-    layer.window_tokens.resize(static_cast<size_t>(model.num_experts));
-    layer.previous_window_tokens.resize(static_cast<size_t>(model.num_experts));
-    for (int32_t expert = 0; level >= 2 && expert < model.num_experts; ++expert) {
-      layer.expert_tokens.push_back(
-          &CounterFamily(kExpertTokens, *registry_)
-               .Add({{"layer", layer_name}, {"expert", std::to_string(expert)}}));
-    }
-  }
-  model_ = std::make_unique<ModelSeries>(model.name, *registry_);
+  owned_model_ = std::make_unique<ModelSeries>(model, level, *registry_);
+  model_ = owned_model_.get();
 }
 
 void PrometheusMetrics::SetState(EngineState state) {
@@ -193,31 +226,44 @@ void PrometheusMetrics::SetState(EngineState state) {
 }
 
 void PrometheusMetrics::SetStatus(const EngineStatus& status) {
-  model_->running.Set(status.num_running);
-  model_->waiting.Set(status.num_waiting);
-  model_->queue_tokens.Set(static_cast<double>(status.num_waiting_tokens));
+  ModelSeries& model = *model_;
+  model.running.Set(status.num_running);
+  model.waiting.Set(status.num_waiting);
+  model.queue_tokens.Set(static_cast<double>(status.num_waiting_tokens));
   const auto used = static_cast<double>(status.num_kv_blocks_used);
   const auto total = static_cast<double>(status.num_kv_blocks_total);
-  model_->kv_used.Set(used);
-  model_->kv_free.Set(total - used);
-  model_->kv_usage.Set(total > 0 ? used / total : 0);
+  model.kv_used.Set(used);
+  model.kv_free.Set(total - used);
+  model.kv_usage.Set(total > 0 ? used / total : 0);
 }
 
 void PrometheusMetrics::CountRequest(RpcMethod method, absl::StatusCode code) {
-  model_->requests
-      .Add({{"model", model_->name},
+  const ModelSeries* model = model_;
+  requests_
+      .Add({{"model", model == nullptr ? "" : model->name},
             {"method", RpcMethodName(method)},
             {"code", absl::StatusCodeToString(code)}})
       .Increment();
 }
 
+void PrometheusMetrics::CountReload(ReloadedFile file, bool ok) {
+  reloads_.Add({{"file", ReloadedFileName(file)}, {"result", ok ? "ok" : "error"}}).Increment();
+}
+
+void PrometheusMetrics::SetCertificateExpiry(ReloadedFile file, double unix_seconds) {
+  GaugeFamily(kCertificateExpiry, *registry_)
+      .Add({{"file", ReloadedFileName(file)}})
+      .Set(unix_seconds);
+}
+
 void PrometheusMetrics::OnStep(const StepStats& stats) {
+  ModelSeries& model = *model_;
   const Phase phase = PhaseOf(stats);
-  model_->step_seconds[phase]->Observe(stats.duration_seconds);
-  model_->step_tokens[phase]->Observe(stats.num_prefill_tokens + stats.num_decode_tokens);
-  model_->prompt_computed.Increment(stats.num_new_prompt_tokens);
-  model_->prompt_cached.Increment(static_cast<double>(stats.num_cached_prompt_tokens));
-  model_->preemptions.Increment(stats.num_preemptions);
+  model.step_seconds[phase]->Observe(stats.duration_seconds);
+  model.step_tokens[phase]->Observe(stats.num_prefill_tokens + stats.num_decode_tokens);
+  model.prompt_computed.Increment(stats.num_new_prompt_tokens);
+  model.prompt_cached.Increment(static_cast<double>(stats.num_cached_prompt_tokens));
+  model.preemptions.Increment(stats.num_preemptions);
   SetStatus({.num_running = stats.num_running,
              .num_waiting = stats.num_waiting,
              .num_waiting_tokens = stats.num_waiting_tokens,
@@ -225,67 +271,66 @@ void PrometheusMetrics::OnStep(const StepStats& stats) {
              .num_kv_blocks_total = stats.num_kv_blocks_total});
   // Steps carry monotonic time; alerts compare with the wall clock.
   const auto now = std::chrono::system_clock::now().time_since_epoch();
-  model_->last_step.Set(std::chrono::duration<double>(now).count());
-  ObserveLayers(stats);
-}
-
-void PrometheusMetrics::ObserveLayers(const StepStats& stats) {
-  if (layers_.empty()) return;
-  for (const LayerLoad& load : stats.layer_loads) {
-    LayerSeries& layer = layers_.at(static_cast<size_t>(load.layer));
-    const size_t num_experts = std::min(load.expert_tokens.size(), layer.window_tokens.size());
-    for (size_t expert = 0; expert < num_experts; ++expert) {
-      const int64_t num_tokens = load.expert_tokens[expert];
-      if (num_tokens == 0) continue;  // a decode step touches top_k of up to 256
-      layer.window_tokens[expert] += num_tokens;
-      if (!layer.expert_tokens.empty()) {
-        layer.expert_tokens[expert]->Increment(static_cast<double>(num_tokens));
-      }
-    }
+  model.last_step.Set(std::chrono::duration<double>(now).count());
+  const int64_t num_active_experts = model.experts.load().Add(stats.layer_loads, stats.time);
+  const MutexLock lock(mutex_);
+  totals_.num_prompt_tokens += stats.num_new_prompt_tokens;
+  totals_.num_cached_prompt_tokens += stats.num_cached_prompt_tokens;
+  totals_.num_preemptions += stats.num_preemptions;
+  totals_.num_active_experts += num_active_experts;
+  totals_.step_seconds += stats.duration_seconds;
+  ++totals_.num_steps;
+  if (stats.time - longest_begin_ >= kLongestStepWindow) {
+    longest_begin_ = stats.time;
+    previous_longest_step_ = std::exchange(longest_step_, 0);
   }
-  if (stats.time - imbalance_time_ >= kImbalancePeriod) UpdateImbalance(stats.time);
-}
-
-// Over the window in progress and the one before: 10 to 20 seconds of steps.
-void PrometheusMetrics::UpdateImbalance(TimePoint now) {
-  imbalance_time_ = now;
-  const bool window_ends = now - window_begin_ >= kImbalanceWindow;
-  if (window_ends) window_begin_ = now;
-  for (LayerSeries& layer : layers_) {
-    if (layer.imbalance == nullptr) continue;
-    int64_t most = 0, sum = 0;
-    for (size_t expert = 0; expert < layer.window_tokens.size(); ++expert) {
-      const int64_t num_tokens = layer.window_tokens[expert] + layer.previous_window_tokens[expert];
-      most = std::max(most, num_tokens);
-      sum += num_tokens;
-    }
-    const auto num_experts = static_cast<double>(layer.window_tokens.size());
-    if (sum > 0)
-      layer.imbalance->Set(static_cast<double>(most) * num_experts / static_cast<double>(sum));
-    if (window_ends) {
-      layer.previous_window_tokens.swap(layer.window_tokens);
-      std::fill(layer.window_tokens.begin(), layer.window_tokens.end(), 0);
-    }
-  }
+  longest_step_ = std::max(longest_step_, stats.duration_seconds);
 }
 
 void PrometheusMetrics::OnToken(double inter_token_seconds) {
-  model_->generated.Increment();
-  model_->inter_token.Observe(inter_token_seconds);
+  ModelSeries& model = *model_;
+  model.generated.Increment();
+  model.inter_token.Observe(inter_token_seconds);
 }
 
 void PrometheusMetrics::OnFirstToken(double time_to_first_token_seconds) {
-  model_->generated.Increment();
-  model_->first_token.Observe(time_to_first_token_seconds);
+  ModelSeries& model = *model_;
+  model.generated.Increment();
+  model.first_token.Observe(time_to_first_token_seconds);
 }
 
 void PrometheusMetrics::OnRequestEnd(const RequestStats& stats) {
-  model_->queue_seconds.Observe(stats.queue_seconds);
-  model_->duration.Observe(stats.total_seconds);
+  ModelSeries& model = *model_;
+  model.queue_seconds.Observe(stats.queue_seconds);
+  model.duration.Observe(stats.total_seconds);
+  const MutexLock lock(mutex_);
+  ++totals_.num_ended_requests;
+}
+
+EngineTotals PrometheusMetrics::Totals() const {
+  const ModelSeries* model = model_;
+  const MutexLock lock(mutex_);
+  EngineTotals totals = totals_;
+  totals.num_generated_tokens =
+      model == nullptr ? 0 : static_cast<int64_t>(model->generated.Value());
+  return totals;
+}
+
+double PrometheusMetrics::LongestStepSeconds() const {
+  const MutexLock lock(mutex_);
+  return std::max(longest_step_, previous_longest_step_);
+}
+
+std::vector<LayerLoadCounts> PrometheusMetrics::ReadExpertLoad() const {
+  ModelSeries* model = model_;
+  return model == nullptr ? std::vector<LayerLoadCounts>{} : model->experts.load().Read();
 }
 
 std::string PrometheusMetrics::Scrape() const {
-  return prometheus::TextSerializer().Serialize(registry_->Collect());
+  std::vector<prometheus::MetricFamily> families = registry_->Collect();
+  const ModelSeries* model = model_;
+  if (model != nullptr) model->experts.AppendTo(families);
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace gatehouse

@@ -2,8 +2,7 @@
 //
 // Owner: main; outlives the engine, whose loop alone calls the StepObserver methods. SetModel makes
 // the series of the model: once, before the first request. Everything else may be called by any
-// thread at any time. Labels take values from closed sets only:
-// nothing a client sends becomes one.
+// thread at any time. Labels take values from closed sets only: nothing a client sends becomes one.
 #pragma once
 
 #include <prometheus/counter.h>
@@ -11,6 +10,7 @@
 #include <prometheus/registry.h>
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +19,8 @@
 #include "absl/status/status.h"
 #include "engine/engine.h"
 #include "engine/step_stats.h"
+#include "kernels/base/mutex.h"
+#include "server/expert_load.h"
 
 namespace gatehouse {
 
@@ -36,6 +38,23 @@ struct BuildDescription {
   std::string isa;
 };
 
+// Since the start, as GetStatus shows them.
+struct EngineTotals {
+  int64_t num_prompt_tokens = 0;         // computed
+  int64_t num_cached_prompt_tokens = 0;  // taken from the prefix cache
+  int64_t num_generated_tokens = 0;
+  int64_t num_steps = 0;
+  int64_t num_ended_requests = 0;
+  int64_t num_preemptions = 0;
+  int64_t num_active_experts = 0;  // experts that got a token, summed over layers and steps
+  double step_seconds = 0;
+};
+
+// What is read again while the server runs; a label of the reload metrics.
+enum class ReloadedFile { kTls, kTenants, kAdminTls, kAdminTokens };
+inline constexpr int kNumReloadedFiles = 4;
+const char* ReloadedFileName(ReloadedFile file);  // tls
+
 class PrometheusMetrics final : public StepObserver {
  public:
   // `level`: absent: 2 while layers * experts <= 2,048, else 1.
@@ -47,6 +66,15 @@ class PrometheusMetrics final : public StepObserver {
   // Between steps: what an idle engine would otherwise leave at its last step's values.
   void SetStatus(const EngineStatus& status);
   void CountRequest(RpcMethod method, absl::StatusCode code);
+  void CountReload(ReloadedFile file, bool ok);
+  // When the first certificate of the listener expires, Unix time.
+  void SetCertificateExpiry(ReloadedFile file, double unix_seconds);
+
+  EngineTotals Totals() const GATEHOUSE_EXCLUDES(mutex_);
+  // The longest step of the last 10 to 20 minutes; 0: there was none.
+  double LongestStepSeconds() const GATEHOUSE_EXCLUDES(mutex_);
+  // Empty before SetModel.
+  std::vector<LayerLoadCounts> ReadExpertLoad() const;
 
   // StepObserver
   void OnStep(const StepStats& stats) override;
@@ -57,27 +85,25 @@ class PrometheusMetrics final : public StepObserver {
   std::string Scrape() const;  // Prometheus text format 0.0.4
 
  private:
-  struct LayerSeries {
-    std::vector<prometheus::Counter*> expert_tokens;  // [num_experts]; empty below level 2
-    prometheus::Gauge* imbalance = nullptr;           // null below level 1
-    std::vector<int64_t> window_tokens;               // [num_experts], since window_begin_
-    std::vector<int64_t> previous_window_tokens;      // [num_experts], of the window before
-  };
   struct ModelSeries;
 
-  void ObserveLayers(const StepStats& stats);
-  void UpdateImbalance(TimePoint now);
+  class ExpertSeries;
 
   const std::optional<int> wanted_level_;
   const std::shared_ptr<prometheus::Registry> registry_;
 
   std::array<prometheus::Gauge*, kNumEngineStates> states_{};
-  std::unique_ptr<ModelSeries> model_;  // made by SetModel, immutable afterwards
+  prometheus::Family<prometheus::Counter>& requests_;
+  prometheus::Family<prometheus::Counter>& reloads_;
+  std::unique_ptr<ModelSeries> owned_model_;
+  std::atomic<ModelSeries*> model_ = nullptr;  // set once by SetModel, immutable afterwards
 
-  // Touched by the engine loop alone once SetModel has made them.
-  std::vector<LayerSeries> layers_;  // by the model's layer index; dense layers stay empty
-  TimePoint window_begin_{};
-  TimePoint imbalance_time_{};
+  mutable Mutex mutex_;
+  EngineTotals totals_
+      GATEHOUSE_GUARDED_BY(mutex_);  // but num_generated_tokens, which a series has
+  TimePoint longest_begin_ GATEHOUSE_GUARDED_BY(mutex_){};
+  double longest_step_ GATEHOUSE_GUARDED_BY(mutex_) = 0;           // seconds, since longest_begin_
+  double previous_longest_step_ GATEHOUSE_GUARDED_BY(mutex_) = 0;  // of the window before
 };
 
 }  // namespace gatehouse

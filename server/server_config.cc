@@ -15,137 +15,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "server/config_option.h"
 
 namespace gatehouse {
 namespace {
-
-// Set returns what was expected, or nothing when `text` is good. Get prints a value that Set takes.
-struct Option {
-  std::string name;   // without dashes
-  std::string value;  // what --help calls it (N, FILE); empty for a switch
-  std::string help;
-  std::function<std::optional<std::string>(const std::string& text, ServerConfig& config)> set;
-  std::function<std::string(const ServerConfig& config)> get;
-  bool is_flag = true;  // false: only environment and file
-};
-
-using Expected = std::optional<std::string>;
-
-// A reference to one member of the tree.
-template <typename T>
-using Field = std::function<T&(ServerConfig&)>;
-
-template <typename T>
-const T& Read(const Field<T>& field, const ServerConfig& config) {
-  return field(const_cast<ServerConfig&>(config));  // the lambdas only select
-}
-
-Option Text(std::string name, std::string value, std::string help,
-            const Field<std::string>& field) {
-  return {std::move(name), std::move(value), std::move(help),
-          [field](const std::string& text, ServerConfig& config) -> Expected {
-            field(config) = text;
-            return {};
-          },
-          [field](const ServerConfig& config) { return Read(field, config); }};
-}
-
-struct Range {
-  int64_t low = 0;
-  int64_t high = 0;
-};
-
-template <typename T>
-Option Whole(std::string name, std::string help, Range range, const Field<T>& field) {
-  return {std::move(name), "N", std::move(help),
-          [field, range](const std::string& text, ServerConfig& config) -> Expected {
-            int64_t number = 0;
-            if (!absl::SimpleAtoi(text, &number) || number < range.low || number > range.high) {
-              return absl::StrFormat("a whole number from %d to %d", range.low, range.high);
-            }
-            field(config) = static_cast<T>(number);
-            return {};
-          },
-          [field](const ServerConfig& config) { return std::to_string(Read(field, config)); }};
-}
-
-Option Bytes(std::string name, std::string help, const Field<int64_t>& field) {
-  return {std::move(name), "BYTES", std::move(help),
-          [field](const std::string& text, ServerConfig& config) -> Expected {
-            constexpr std::pair<std::string_view, int> kUnits[] = {
-                {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
-            std::string digits = text;
-            int shift = 0;
-            for (const auto& [unit, unit_shift] : kUnits) {
-              if (text.size() > unit.size() && text.ends_with(unit)) {
-                digits = text.substr(0, text.size() - unit.size());
-                shift = unit_shift;
-              }
-            }
-            int64_t number = 0;
-            if (!absl::SimpleAtoi(digits, &number) || number < 0 ||
-                number > std::numeric_limits<int64_t>::max() >> shift) {
-              return "bytes, such as 4294967296 or 4GiB";
-            }
-            field(config) = number << shift;
-            return {};
-          },
-          [field](const ServerConfig& config) { return std::to_string(Read(field, config)); }};
-}
-
-Option Number(std::string name, std::string help, double low, double high,
-              const Field<double>& field) {
-  return {
-      std::move(name), "X", std::move(help),
-      [=](const std::string& text, ServerConfig& config) -> Expected {
-        double number = 0;
-        if (!absl::SimpleAtod(text, &number) || !(number >= low && number <= high)) {
-          return absl::StrFormat("a number from %g to %g", low, high);
-        }
-        field(config) = number;
-        return {};
-      },
-      [field](const ServerConfig& config) { return absl::StrFormat("%g", Read(field, config)); }};
-}
-
-Option Switch(std::string name, std::string help, const Field<bool>& field) {
-  return {std::move(name), "", std::move(help),
-          [field](const std::string& text, ServerConfig& config) -> Expected {
-            if (text != "true" && text != "false" && text != "1" && text != "0") {
-              return "true or false";
-            }
-            field(config) = text == "true" || text == "1";
-            return {};
-          },
-          [field](const ServerConfig& config) {
-            return std::string(Read(field, config) ? "true" : "false");
-          }};
-}
-
-// host:port or [v6]:port.
-Expected CheckAddress(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  int port = -1;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(text.substr(colon + 1), &port) || port < 0 || port > 65535 ||
-      (text.find(':') != colon && text[0] != '[')) {
-    return "host:port, such as 127.0.0.1:50051 or [::1]:0 (0: any free port)";
-  }
-  return {};
-}
-
-Option Address(std::string name, std::string help, bool may_be_empty,
-               const Field<std::string>& field) {
-  return {std::move(name), "HOST:PORT", std::move(help),
-          [field, may_be_empty](const std::string& text, ServerConfig& config) -> Expected {
-            if (!(may_be_empty && text.empty())) {
-              if (Expected expected = CheckAddress(text)) return expected;
-            }
-            field(config) = text;
-            return {};
-          },
-          [field](const ServerConfig& config) { return Read(field, config); }};
-}
 
 Option Weights(std::string name, std::string help,
                const Field<std::optional<WeightFormat>>& field) {
@@ -201,6 +74,22 @@ Option LogFormatOption() {
           }};
 }
 
+Option LogLevelOption() {
+  static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
+  return {"log-level", "LEVEL", "debug, info, warning or error: this and above are logged",
+          [](const std::string& text, ServerConfig& config) -> Expected {
+            for (int i = 0; i < 4; ++i) {
+              if (text != kNames[i]) continue;
+              config.log_level = static_cast<LogLevel>(i);
+              return {};
+            }
+            return "debug, info, warning or error";
+          },
+          [](const ServerConfig& config) {
+            return std::string(kNames[static_cast<int>(config.log_level)]);
+          }};
+}
+
 #define GATEHOUSE_FIELD(member) \
   [](ServerConfig & config) -> auto& { return config.member; }
 
@@ -239,19 +128,33 @@ void AddServerOptions(std::vector<Option>& options) {
   options.push_back(Text("isa", "NAME", "instruction set", GATEHOUSE_FIELD(backend.isa)));
   options.back().is_flag = false;
   options.push_back(Address("listen", "the public gRPC listener", false, GATEHOUSE_FIELD(listen)));
+  options.push_back(
+      Address("admin-listen",
+              "the operators' gRPC listener (empty: none; any free port if the default is taken)",
+              true, GATEHOUSE_FIELD(admin.listen)));
   options.push_back(Address("metrics-listen", "/metrics /healthz /readyz (empty: none)", true,
                             GATEHOUSE_FIELD(metrics_listen)));
   options.push_back(MetricsLevel());
-  options.push_back(Text("tls-cert", "FILE", "PEM certificate chain of the public listener",
+  options.push_back(Text("tls-cert", "FILE", "PEM certificate chain of both gRPC listeners",
                          GATEHOUSE_FIELD(tls.certificate)));
   options.push_back(Text("tls-key", "FILE", "PEM key of --tls-cert", GATEHOUSE_FIELD(tls.key)));
   options.push_back(Text("tls-client-ca", "FILE", "PEM authority that must have signed clients",
                          GATEHOUSE_FIELD(tls.client_ca)));
+  options.push_back(Text("auth-token-file", "FILE", "bearer tokens of the one tenant, one a line",
+                         GATEHOUSE_FIELD(auth.tokens)));
+  options.push_back(Text("tenants", "FILE", "YAML of tenants: tokens, weights, ceilings",
+                         GATEHOUSE_FIELD(auth.tenants)));
+  options.push_back(Text("admin-tls-client-ca", "FILE",
+                         "PEM authority that must have signed operators",
+                         GATEHOUSE_FIELD(admin.client_ca)));
+  options.push_back(Text("admin-token-file", "FILE", "bearer tokens of operators, one a line",
+                         GATEHOUSE_FIELD(admin.token_file)));
   options.push_back(
       Switch("insecure", "allow a listener off loopback without TLS", GATEHOUSE_FIELD(insecure)));
   options.push_back(Number("drain-seconds", "what running requests get after SIGTERM", 0, 86400,
                            GATEHOUSE_FIELD(drain_seconds)));
   options.push_back(LogFormatOption());
+  options.push_back(LogLevelOption());
   options.push_back(Text("ready-file", "PATH", "gets the ports as JSON once the server serves",
                          GATEHOUSE_FIELD(ready_file)));
   options.push_back(
@@ -368,21 +271,49 @@ std::string YamlScalar(const std::string& text) {
   return emitter.c_str();
 }
 
-absl::Status ValidateTogether(const ServerConfig& config) {
-  if (config.engine.model.model_dir.empty()) {
-    return absl::InvalidArgumentError("--model is missing: expected the directory of a model");
-  }
+absl::Status ValidateTls(const ServerConfig& config) {
   if (config.tls.certificate.empty() != config.tls.key.empty()) {
     return absl::InvalidArgumentError("--tls-cert and --tls-key must be given together");
   }
-  if (!config.tls.client_ca.empty() && !config.tls.enabled()) {
+  if (config.tls.enabled()) return absl::OkStatus();
+  if (!config.tls.client_ca.empty()) {
     return absl::InvalidArgumentError("--tls-client-ca needs --tls-cert and --tls-key");
   }
-  if (!IsLoopback(config.listen) && !config.tls.enabled() && !config.insecure) {
+  if (!config.admin.client_ca.empty()) {
+    return absl::InvalidArgumentError("--admin-tls-client-ca needs --tls-cert and --tls-key");
+  }
+  if (IsLoopback(config.listen)) return absl::OkStatus();
+  if (!config.insecure) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "--listen %s is not a loopback address: give --tls-cert and --tls-key, or --insecure to "
         "serve without encryption",
         config.listen));
+  }
+  if (config.auth.enabled()) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "--listen %s is not a loopback address and tokens would cross the network in the open: "
+        "give --tls-cert and --tls-key",
+        config.listen));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateTogether(const ServerConfig& config) {
+  if (config.engine.model.model_dir.empty()) {
+    return absl::InvalidArgumentError("--model is missing: expected the directory of a model");
+  }
+  GATEHOUSE_RETURN_IF_ERROR(ValidateTls(config));
+  if (!config.auth.tokens.empty() && !config.auth.tenants.empty()) {
+    return absl::InvalidArgumentError("--auth-token-file and --tenants exclude each other");
+  }
+  const AdminOptions& admin = config.admin;
+  const bool operators_are_known = !admin.token_file.empty() || !admin.client_ca.empty();
+  if (!admin.listen.empty() && !IsLoopback(admin.listen) &&
+      !(config.tls.enabled() && operators_are_known)) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "--admin-listen %s is not a loopback address: it needs --tls-cert and --tls-key, and "
+        "--admin-token-file or --admin-tls-client-ca",
+        admin.listen));
   }
   return absl::OkStatus();
 }

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "engine/engine_config.h"
 #include "kernels/base/log.h"
+#include "server/limits.h"
 
 namespace gatehouse {
 
@@ -30,6 +31,19 @@ struct TlsFiles {
   bool enabled() const { return !certificate.empty(); }
 };
 
+// Bearer tokens. At most one of the two; none: callers are the tenant "default".
+struct AuthFiles {
+  std::string tokens;   // a token a line, all of the tenant "default"
+  std::string tenants;  // YAML
+  bool enabled() const { return !tokens.empty() || !tenants.empty(); }
+};
+
+struct AdminOptions {
+  std::string listen = "127.0.0.1:50052";  // empty: no such listener
+  std::string token_file;                  // operators' tokens, none of the tenants'
+  std::string client_ca;                   // PEM; as TlsFiles::client_ca, of operators
+};
+
 struct ServerConfig {
   EngineConfig engine;
   BackendChoice backend;
@@ -37,19 +51,16 @@ struct ServerConfig {
   std::string metrics_listen = "127.0.0.1:9464";  // empty: no such listener
   std::optional<int> metrics_level;  // absent: 2 while layers * experts <= 2,048, else 1
   TlsFiles tls;
+  AuthFiles auth;
+  AdminOptions admin;
   bool insecure = false;      // off loopback without TLS
   double drain_seconds = 30;  // Kubernetes' grace period, nearly
   LogFormat log_format = LogFormat::kText;
+  LogLevel log_level = LogLevel::kInfo;
   std::string ready_file;
   bool check = false;  // load, print the memory plan, exit
 
-  // Not settable: no operator has asked yet.
-  size_t max_unread_bytes = size_t{1} << 20;
-  size_t max_unread_prompt_bytes = size_t{16} << 20;
-  double max_unread_seconds = 30;
-  size_t max_request_bytes = size_t{4} << 20;  // gRPC's own default
-  double max_connection_age_seconds = 3600;    // so that clients find new servers behind a balancer
-  double stall_seconds = 30;                   // no step for this long with work to do: stalled
+  ServerLimits limits;  // not settable: no operator has asked yet
 };
 
 // What a command line asks for: to serve, or to print `text` on standard output and exit with 0.

@@ -4,6 +4,7 @@
 //   logger.Log(LogLevel::kInfo, "request finished", {{"id", id}, {"tokens", "12"}});
 #pragma once
 
+#include <atomic>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -24,12 +25,14 @@ class Logger {
   explicit Logger(LogFormat format = LogFormat::kText, LogLevel level = LogLevel::kInfo,
                   int file_descriptor = 2);
   void Log(LogLevel level, std::string_view message, LogFields fields = {}) const;
+  // Lines below `level` are left out from now on. Returns what was in force.
+  LogLevel SetLevel(LogLevel level) { return level_.exchange(level, std::memory_order_relaxed); }
   // Before something else writes to the same place.
   void Flush() const { writer_->Flush(); }
 
  private:
   const LogFormat format_;
-  const LogLevel level_;
+  std::atomic<LogLevel> level_;
   const std::unique_ptr<LogWriter> writer_;
 };
 

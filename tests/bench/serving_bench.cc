@@ -240,7 +240,7 @@ int Run(const Options& options) {
   ServerConfig config;
   config.engine.model.model_dir = options.model_dir;
   config.engine.scheduler.max_sequences = options.num_streams;
-  config.listen = config.metrics_listen = "127.0.0.1:0";
+  config.listen = config.admin.listen = config.metrics_listen = "127.0.0.1:0";
   const Duration step(options.rate > 0 ? static_cast<int64_t>(1e9 / options.rate) : 0);
   auto engine = Engine::Create(
       config.engine,
@@ -251,8 +251,9 @@ int Run(const Options& options) {
   metrics.SetModel((*engine)->model());
   TracedEngine traced(**engine, stopwatch);
   auto server =
-      GatehouseServer::Start(config, {.version = "bench"}, {traced, metrics, logger, clock});
+      GatehouseServer::Start(config, {.version = "bench"}, {metrics, logger, clock, [] {}});
   GATEHOUSE_CHECK(server.ok()) << server.status();
+  GATEHOUSE_CHECK((*server)->Serve(traced).ok());
 
   const auto stubs = Connect((*server)->listen_address(), options.num_connections);
   std::vector<std::unique_ptr<StreamClient>> clients;

@@ -14,6 +14,7 @@ import unittest
 import urllib.request
 
 import grpc
+from gatehouse.v1 import admin_pb2_grpc
 from gatehouse.v1 import inference_pb2 as pb
 from gatehouse.v1 import inference_pb2_grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -40,12 +41,14 @@ class Server:
         self._log = open(pathlib.Path(self._folder.name) / "log", "w+")
         self.process = subprocess.Popen(
             [program("gatehouse-server"), "--model", str(model), "--listen", listen, "--metrics-listen", "127.0.0.1:0",
-             "--ready-file", str(self._ready_file), *flags],
+             "--admin-listen", "127.0.0.1:0", "--ready-file", str(self._ready_file), *flags],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT)
         self.ready = self._wait_until_ready()
         self.target = self.ready["listen"]
         self.channel = grpc.insecure_channel(self.target)
         self.stub = inference_pb2_grpc.InferenceStub(self.channel)
+        self.admin_channel = grpc.insecure_channel(self.ready["admin"])
+        self.admin = admin_pb2_grpc.AdminStub(self.admin_channel)
 
     def _wait_until_ready(self):
         deadline = time.monotonic() + HANG_SECONDS
@@ -71,6 +74,7 @@ class Server:
     def stop(self):
         """SIGTERM, unless it has ended; returns the exit code."""
         self.channel.close()
+        self.admin_channel.close()
         if self.process.poll() is None:
             self.signal()
         try:

@@ -29,7 +29,7 @@ class ConvertTest : public ::testing::Test {
  protected:
   // What a client gets: conversion, then the engine's validation.
   absl::Status Check(const v1::GenerateRequest& message) {
-    absl::StatusOr<Request> request = ToRequest(message, engine_);
+    absl::StatusOr<Request> request = ToRequest(message, policy_, engine_);
     return request.ok() ? ValidateRequest(engine_.limits(), *request) : request.status();
   }
   static v1::GenerateRequest Text(const std::string& text = "hello") {
@@ -41,10 +41,11 @@ class ConvertTest : public ::testing::Test {
   SteadyClock clock_;
   IgnoreSteps observer_;
   FakeEngine engine_{{.max_context = 100}, clock_, observer_};
+  TenantPolicy policy_;
 };
 
 TEST_F(ConvertTest, TakesTheModelsDefaultsWhereNothingIsSaid) {
-  const auto request = ToRequest(Text("ab"), engine_);
+  const auto request = ToRequest(Text("ab"), policy_, engine_);
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_THAT(request->prompt_ids, ElementsAre(ByteTokenizer::kEndId, 'a', 'b'));
   EXPECT_EQ(request->sampling.temperature, 0.7f);
@@ -90,7 +91,7 @@ TEST_F(ConvertTest, ReadsEveryFieldAndTellsZeroFromNotSet) {
   output.set_routed_experts(true);
   output.set_moe_report(true);
 
-  const auto request = ToRequest(message, engine_);
+  const auto request = ToRequest(message, policy_, engine_);
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->id, "id 1");
   EXPECT_EQ(request->prompt_ids.size(), 5u) << "no special token";
@@ -124,7 +125,7 @@ TEST_F(ConvertTest, ReadsEveryFieldAndTellsZeroFromNotSet) {
 TEST_F(ConvertTest, TextOfUsersNeverBecomesASpecialToken) {
   v1::GenerateRequest message = Text("<|end|>");
   message.set_add_special_tokens(false);
-  EXPECT_EQ(ToRequest(message, engine_)->prompt_ids.size(), 7u);
+  EXPECT_EQ(ToRequest(message, policy_, engine_)->prompt_ids.size(), 7u);
 }
 
 struct InvalidField {

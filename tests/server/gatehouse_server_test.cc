@@ -34,7 +34,7 @@ grpc::health::v1::HealthCheckResponse::ServingStatus CheckHealth(
 
 TEST_F(GatehouseServerTest, HealthFollowsAStallAndItsEnd) {
   using Health = grpc::health::v1::HealthCheckResponse;
-  config_.stall_seconds = 0.05;
+  config_.limits.stall_seconds = config_.limits.first_step_seconds = 0.01;
   StartServer();
   EXPECT_EQ(CheckHealth(channel_, ""), Health::SERVING);
   EXPECT_EQ(CheckHealth(channel_, "gatehouse.v1.Inference"), Health::SERVING);
@@ -92,10 +92,10 @@ TEST_F(GatehouseServerTest, DrainRefusesNewRequestsLetsRunningOnesEndAndCloses) 
 TEST_F(GatehouseServerTest, DrainEndsWhatIsLeftAfterItsTimeWithUnavailable) {
   StartServer();
   config_.drain_seconds = 0;
-  config_.listen = "127.0.0.1:0";
   auto second = GatehouseServer::Start(config_, facts_, Parts());
   ASSERT_TRUE(second.ok()) << second.status();
   server_ = nullptr;
+  ASSERT_TRUE((*second)->Serve(*engine_).ok());
   channel_ = grpc::CreateChannel((*second)->listen_address(), grpc::InsecureChannelCredentials());
   stub_ = v1::Inference::NewStub(channel_);
   grpc::ClientContext context;
@@ -129,7 +129,7 @@ TEST_F(GatehouseServerTest, WhoeverWatchesAnIdleServerIsToldOfItsDrain) {
 
 TEST_F(GatehouseServerTest, ADrainHasTimeForAReaderThatIsSlow) {
   constexpr int kTokens = 200;  // 12.5 MiB: more than gRPC takes when nobody reads
-  config_.max_unread_bytes = size_t{64} << 20;
+  config_.limits.max_unread_bytes = size_t{64} << 20;
   StartServer({.text_bytes_per_token = 64 << 10});
   grpc::ClientContext context;
   auto slow = stub_->Generate(&context, TextRequest("a", kTokens));
@@ -208,6 +208,10 @@ TEST_F(GatehouseServerTest, ASecondServerOnTheSamePortDoesNotStart) {
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(config.listen));
   config.listen = "127.0.0.1:0";
+  config.admin.listen = server_->admin_address();
+  EXPECT_THAT(std::string(GatehouseServer::Start(config, facts_, Parts()).status().message()),
+              HasSubstr(config.admin.listen));
+  config.admin.listen = "127.0.0.1:0";
   config.metrics_listen = server_->metrics_address();
   EXPECT_THAT(std::string(GatehouseServer::Start(config, facts_, Parts()).status().message()),
               HasSubstr(config.metrics_listen));
@@ -270,6 +274,7 @@ TEST_F(GatehouseServerTest, TheReadyFileNamesThePortsAndGoesWithTheServer) {
   ASSERT_TRUE(ready.is_object()) << text;
   EXPECT_EQ(ready.value("pid", 0), getpid());
   EXPECT_EQ(ready.value("listen", ""), server_->listen_address());
+  EXPECT_EQ(ready.value("admin", ""), server_->admin_address());
   EXPECT_EQ(ready.value("metrics", ""), server_->metrics_address());
   server_ = nullptr;
   EXPECT_FALSE(std::ifstream(config_.ready_file).good());

@@ -130,7 +130,7 @@ TEST_F(GenerateServiceTest, ASlowReaderLosesItsStreamAndNobodyElsesSuffers) {
 }
 
 TEST_F(GenerateServiceTest, AReaderThatNeverReadsAgainIsCutOff) {
-  config_.max_unread_seconds = 0.05;
+  config_.limits.max_unread_seconds = 0.05;
   StartServer({.text_bytes_per_token = 16 << 10});
   grpc::ClientContext context;
   auto slow = stub_->Generate(&context, TextRequest("a", 1'000'000));

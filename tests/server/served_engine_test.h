@@ -6,6 +6,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -61,18 +62,20 @@ struct Stream {
 class ServedEngineTest : public ::testing::Test {
  protected:
   void StartServer(const FakeEngineOptions& options = {}) {
-    config_.listen = "127.0.0.1:0";
-    config_.metrics_listen = "127.0.0.1:0";
+    config_.listen = config_.admin.listen = config_.metrics_listen = "127.0.0.1:0";
     config_.drain_seconds = 60;
     engine_ = std::make_unique<FakeEngine>(options, clock_, metrics_);
     metrics_.SetModel(engine_->model());
     auto server = GatehouseServer::Start(config_, facts_, Parts());
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
+    ASSERT_TRUE(server_->Serve(*engine_).ok());
     channel_ = grpc::CreateChannel(server_->listen_address(), grpc::InsecureChannelCredentials());
     stub_ = v1::Inference::NewStub(channel_);
   }
-  ServerParts Parts() { return {*engine_, metrics_, logger_, clock_}; }
+  ServerParts Parts() {
+    return {metrics_, logger_, clock_, [this] { drain_requested_ = true; }};
+  }
 
   Stream Generate(const v1::GenerateRequest& request, grpc::ClientContext* context = nullptr) {
     grpc::ClientContext own;
@@ -97,6 +100,7 @@ class ServedEngineTest : public ::testing::Test {
   SteadyClock clock_;
   Logger logger_{LogFormat::kText, LogLevel::kError};
   PrometheusMetrics metrics_{{.version = "1.2.3", .backend = "cpu", .isa = "none"}, std::nullopt};
+  std::atomic<bool> drain_requested_ = false;
   std::unique_ptr<FakeEngine> engine_;
   std::unique_ptr<GatehouseServer> server_;
   std::shared_ptr<grpc::Channel> channel_;

@@ -1,0 +1,85 @@
+#include "server/admin_watch.h"
+
+#include <utility>
+
+#include "absl/strings/str_format.h"
+
+namespace gatehouse {
+
+void AdminWatch::Tick(TimePoint now) {
+  {
+    const MutexLock lock(mutex_);
+    if (ended_ || writing_ || now < due_) return;
+    due_ = now + interval_;
+    writing_ = true;
+  }
+  Write();  // End waits for it
+}
+
+void AdminWatch::Written(bool ok) {
+  absl::Status end;
+  {
+    const MutexLock lock(mutex_);
+    writing_ = false;
+    if (!ok && !std::exchange(ended_, true)) {
+      end_ = absl::CancelledError("the connection to the client is gone");
+    }
+    if (!ended_) return;
+    end = end_;
+  }
+  FinishWith(end);
+}
+
+void AdminWatch::End(absl::Status status) {
+  {
+    const MutexLock lock(mutex_);
+    if (std::exchange(ended_, true)) return;
+    end_ = status;
+    if (writing_) return;  // Written finishes
+  }
+  FinishWith(status);
+}
+
+absl::Status AdminWatches::CheckRoom() const {
+  const MutexLock lock(mutex_);
+  if (!end_.ok()) return end_;
+  if (watches_.size() < max_watches_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("%u streams watch already, the limit", max_watches_));
+}
+
+// One that is refused is kept, too, until gRPC lets go of it.
+void AdminWatches::Add(std::shared_ptr<AdminWatch> watch) {
+  const MutexLock lock(mutex_);
+  const AdminWatch* key = watch.get();
+  watches_.emplace(key, std::move(watch));
+}
+
+void AdminWatches::Remove(const AdminWatch* watch) {
+  std::shared_ptr<AdminWatch> removed;  // dies after the lock is free
+  const MutexLock lock(mutex_);
+  const auto found = watches_.find(watch);
+  removed = std::move(found->second);
+  watches_.erase(found);
+}
+
+std::vector<std::shared_ptr<AdminWatch>> AdminWatches::All() const {
+  std::vector<std::shared_ptr<AdminWatch>> watches;
+  const MutexLock lock(mutex_);
+  for (const auto& [key, watch] : watches_) watches.push_back(watch);
+  return watches;
+}
+
+void AdminWatches::Tick(TimePoint now) {
+  for (const std::shared_ptr<AdminWatch>& watch : All()) watch->Tick(now);
+}
+
+void AdminWatches::EndAll(const absl::Status& status) {
+  {
+    const MutexLock lock(mutex_);
+    end_ = status;
+  }
+  for (const std::shared_ptr<AdminWatch>& watch : All()) watch->End(status);
+}
+
+}  // namespace gatehouse
