@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the golden checkpoints: tiny random Qwen3-MoE models of awkward sizes, and what transformers says of them.
+"""Makes the golden checkpoints: tiny random models of awkward sizes, and what transformers says of them.
 
     python3 tests/golden/make_golden.py            writes tests/golden/<case>/ and manifest.json
+    python3 tests/golden/make_golden.py CASE...    the same for some cases
     python3 tests/golden/make_golden.py --check    compares the files with manifest.json; needs no package
 
 The truth is transformers in float32 with eager attention, on the weights as the file has them (a bf16 or f16
@@ -16,6 +17,8 @@ import pathlib
 import random
 import shutil
 import sys
+
+from family_cases import FAMILY_CASES
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20251122
@@ -98,6 +101,8 @@ CASES = {
                     norm_topk_prob=True, tie_word_embeddings=False, rope_parameters=DEFAULT_ROPE)),
 }
 
+CASES.update(FAMILY_CASES)
+
 # Text for the tokenizers: enough for a hundred merges or two.
 TOKENIZER_TEXT = [
     "The router sends each token to a few experts, and each expert answers the tokens that were sent to it.",
@@ -159,11 +164,16 @@ def make_tokenizer(path, vocab_size, qwen_style):
     return [{"text": text, "ids": tokenizer.encode(text).ids} for text in TOKENIZER_SAMPLES]
 
 
+def config_class(case):
+    from transformers import CONFIG_MAPPING
+    return CONFIG_MAPPING[case.get("family", "qwen3_moe")]
+
+
 def make_model(config, seed):
     """Weights wide enough that logits, routers and attention are far from uniform, and no weight is a plain 1 or 0."""
     import torch
-    from transformers import Qwen3MoeForCausalLM
-    model = Qwen3MoeForCausalLM._from_config(config, attn_implementation="eager")
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -173,53 +183,75 @@ def make_model(config, seed):
                 parameter.copy_(scale * (1.0 + 0.25 * noise))
             elif name.endswith("embed_tokens.weight"):
                 parameter.copy_(0.5 * noise)
-            elif name.endswith(".bias"):
+            elif name.endswith(".bias") or name.endswith("_bias"):
                 parameter.copy_(0.3 * noise)
-            elif "mlp.gate.weight" in name:
+            elif name.endswith(".sinks"):
+                parameter.copy_(noise)
+            elif name.endswith(("mlp.gate.weight", "router.weight", "shared_expert_gate.weight")):
                 parameter.copy_(0.4 * noise)
+            elif config.model_type == "gpt_oss" and "experts" in name:  # [experts, inputs, outputs]
+                parameter.copy_(1.6 / parameter.shape[-2] ** 0.5 * noise)
             else:
                 parameter.copy_(1.6 / parameter.shape[-1] ** 0.5 * noise)
     model.tie_weights()
     return model.eval()
 
 
+def say_no_rope(config_path):
+    config = json.loads(config_path.read_text())
+    config.pop("rope_parameters", None)
+    config.pop("rope_theta", None)
+    config["rope_scaling"] = None
+    config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def old_spelling(config_path):
-    """The keys of the published Qwen3 checkpoints, from before transformers 5."""
+    """The keys of published checkpoints, from before transformers 5."""
     config = json.loads(config_path.read_text())
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")
     kind = rope.pop("rope_type")
     config["rope_scaling"] = None if kind == "default" else dict(rope, type=kind)
     config["torch_dtype"] = config.pop("dtype")
-    if "num_local_experts" in config:
-        config["num_experts"] = config.pop("num_local_experts")
-    config.update(max_window_layers=config["num_hidden_layers"], sliding_window=None, use_sliding_window=False)
+    if config["model_type"] == "qwen3_moe":
+        if "num_local_experts" in config:
+            config["num_experts"] = config.pop("num_local_experts")
+        config.update(max_window_layers=config["num_hidden_layers"], sliding_window=None, use_sliding_window=False)
+    config.pop("layer_types", None)
     config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def write_checkpoint(case_dir, case, seed):
     import torch
-    from transformers import GenerationConfig, Qwen3MoeConfig
-    config = Qwen3MoeConfig(max_position_embeddings=128, bos_token_id=EOS, eos_token_id=EOS, pad_token_id=EOS,
-                            **case["config"])
+    from transformers import GenerationConfig
+    config = config_class(case)(max_position_embeddings=128, bos_token_id=EOS, eos_token_id=EOS, pad_token_id=EOS,
+                                **case["config"])
     model = make_model(config, seed).to(getattr(torch, case["dtype"]))
     model.generation_config = GenerationConfig(bos_token_id=EOS, eos_token_id=EOS, pad_token_id=EOS)
     limit = {"max_shard_size": 30_000} if case["shards"] else {}
     model.save_pretrained(case_dir, **limit)
     if case["spelling"] == "old":
         old_spelling(case_dir / "config.json")
+    if case.get("says_no_rope"):
+        say_no_rope(case_dir / "config.json")
     for path in case_files(case_dir):
         path.chmod(0o644)  # torch writes safetensors as 600
 
 
+def gate_of(layer):
+    block = layer.mlp if hasattr(layer, "mlp") else layer.block_sparse_moe
+    return getattr(block, "gate", None) or getattr(block, "router", None)
+
+
 class RouterRecorder:
-    """Collects (probabilities, weights, experts) of each gate, row by row, in the order of the calls."""
+    """Collects (logits, weights, experts) of each gate, row by row, in the order of the calls."""
 
     def __init__(self, model):
-        self.layers = [i for i, layer in enumerate(model.model.layers) if hasattr(layer.mlp, "gate")]
+        gates = {i: gate_of(layer) for i, layer in enumerate(model.model.layers)}
+        self.layers = [i for i, gate in gates.items() if gate is not None]
         self.calls = {i: [] for i in self.layers}
         for i in self.layers:
-            model.model.layers[i].mlp.gate.register_forward_hook(
+            gates[i].register_forward_hook(
                 lambda _m, _a, out, i=i: self.calls[i].append([t.detach().clone() for t in out]))
 
     def take(self):
@@ -295,14 +327,14 @@ def try_prompt(model, recorder, prompt, top_k):
 def effect_of_mistakes(case, model, prompt):
     """Largest change of a log-probability of the longest prompt under each wrong reading; a small one is an error."""
     import torch
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+    from transformers import AutoModelForCausalLM
     ids = torch.tensor([prompt["prompt_ids"] + prompt["tokens"]])
     effects = {}
     for mistake in case["mistakes"]:
-        config = Qwen3MoeConfig(max_position_embeddings=128, **dict(case["config"], **mistake))
-        wrong = Qwen3MoeForCausalLM._from_config(config, attn_implementation="eager",
+        config = config_class(case)(max_position_embeddings=128, **dict(case["config"], **mistake))
+        wrong = AutoModelForCausalLM.from_config(config, attn_implementation="eager",
                                                  experts_implementation="eager")
-        wrong.load_state_dict(model.state_dict(), strict="attention_bias" not in mistake)
+        wrong.load_state_dict(model.state_dict(), strict=not {"attention_bias", "qkv_bias"} & set(mistake))
         with torch.no_grad():
             right_logprobs, wrong_logprobs = (
                 m(ids, use_cache=False).logits[0].log_softmax(-1)[:-1].gather(1, ids[0, 1:, None])
@@ -315,7 +347,7 @@ def effect_of_mistakes(case, model, prompt):
 
 def make_case(name, case, seed, tokenizer_is_qwen):
     import torch
-    from transformers import Qwen3MoeForCausalLM
+    from transformers import AutoModelForCausalLM
     case_dir = HERE / name
     shutil.rmtree(case_dir, ignore_errors=True)
     case_dir.mkdir()
@@ -323,7 +355,7 @@ def make_case(name, case, seed, tokenizer_is_qwen):
     vocab_size = case["config"]["vocab_size"]
     samples = make_tokenizer(case_dir / "tokenizer.json", vocab_size, tokenizer_is_qwen)
 
-    model, report = Qwen3MoeForCausalLM.from_pretrained(
+    model, report = AutoModelForCausalLM.from_pretrained(
         case_dir, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager",
         output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
@@ -394,6 +426,7 @@ def write_manifest():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="make these alone (default: all)")
     parser.add_argument("--check", action="store_true", help="compare the files with manifest.json and stop")
     args = parser.parse_args()
     if args.check:
@@ -404,7 +437,8 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     for index, (name, case) in enumerate(CASES.items()):
-        make_case(name, case, SEED + index, tokenizer_is_qwen=index % 2 == 0)
+        if not args.cases or name in args.cases:
+            make_case(name, case, SEED + index, tokenizer_is_qwen=index % 2 == 0)
     write_manifest()
     return 0
 

@@ -16,7 +16,7 @@ WEIGHT_TOLERANCE = 1e-3
 
 class GoldenTest(unittest.TestCase):
     def test_there_are_cases(self):
-        self.assertGreaterEqual(len(list(GOLDEN.glob("*/golden.json"))), 8)
+        self.assertGreaterEqual(len(list(GOLDEN.glob("*/golden.json"))), 19)
 
     def test_tiny_checkpoints(self):
         for path in sorted(GOLDEN.glob("*/golden.json")):
