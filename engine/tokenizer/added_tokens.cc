@@ -165,14 +165,22 @@ AddedTokens::AddedTokens(std::vector<AddedTokenSpec> tokens, const Normalizer& n
 }
 
 void AddedTokens::Split(const TokenTrie& trie, std::string_view text, bool parse_special,
+                        std::span<const ByteRange> plain_ranges,
                         std::vector<TextPiece>* pieces) const {
   size_t done = 0;  // what lies before is in `pieces`
   size_t begin = 0;
   size_t end = 0;
+  auto plain = plain_ranges.begin();
   for (int32_t index = trie.Find(text, &begin, &end); index >= 0;
        begin = end, index = trie.Find(text, &begin, &end)) {
     const AddedTokenSpec& token = tokens_[index];
-    if (token.special && !parse_special) continue;
+    while (plain != plain_ranges.end() && plain->end <= begin) ++plain;
+    const bool is_plain = plain != plain_ranges.end() && plain->begin < end;
+    if (token.special && (!parse_special || is_plain)) {
+      // What is partly plain must not hide a token that follows in the other part.
+      if (is_plain && (begin < plain->begin || end > plain->end)) end = begin + 1;
+      continue;
+    }
     if (token.single_word && !IsSingleWord(text, begin, end)) continue;
     // The search goes on behind the token itself, not behind the spaces it took: a second token
     // may begin with these spaces, and takes what is left of them.

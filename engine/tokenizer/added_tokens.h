@@ -9,10 +9,12 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
 #include "engine/tokenizer/normalizer.h"
+#include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/tokenizer_json.h"
 
 namespace gatehouse {
@@ -53,17 +55,20 @@ class AddedTokens {
  public:
   AddedTokens(std::vector<AddedTokenSpec> tokens, const Normalizer& normalizer);
   // Appends the pieces of `text`, in order; pieces of text are never empty. `text` must be UTF-8.
-  void SplitRaw(std::string_view text, bool parse_special, std::vector<TextPiece>* pieces) const {
-    Split(raw_, text, parse_special, pieces);
+  // With parse_special, `plain_ranges` of it are without special tokens all the same.
+  void SplitRaw(std::string_view text, bool parse_special, std::span<const ByteRange> plain_ranges,
+                std::vector<TextPiece>* pieces) const {
+    Split(raw_, text, parse_special, plain_ranges, pieces);
   }
   void SplitNormalized(std::string_view text, bool parse_special,
+                       std::span<const ByteRange> plain_ranges,
                        std::vector<TextPiece>* pieces) const {
-    Split(normalized_, text, parse_special, pieces);
+    Split(normalized_, text, parse_special, plain_ranges, pieces);
   }
 
  private:
   void Split(const TokenTrie& trie, std::string_view text, bool parse_special,
-             std::vector<TextPiece>* pieces) const;
+             std::span<const ByteRange> plain_ranges, std::vector<TextPiece>* pieces) const;
 
   std::vector<AddedTokenSpec> tokens_;
   TokenTrie raw_;         // values are indices of tokens_

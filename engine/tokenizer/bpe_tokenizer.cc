@@ -1,5 +1,7 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
 #include "kernels/base/utf8.h"
@@ -9,6 +11,17 @@ namespace {
 
 constexpr size_t kMaxTextBytes = size_t{1} << 30;  // positions in a word are int32_t
 
+// The parts of `ranges` in [begin, end), counted from `begin`.
+void RangesWithin(std::span<const ByteRange> ranges, size_t begin, size_t end,
+                  std::vector<ByteRange>* within) {
+  within->clear();
+  auto range = std::lower_bound(ranges.begin(), ranges.end(), begin,
+                                [](const ByteRange& each, size_t at) { return each.end <= at; });
+  for (; range != ranges.end() && range->begin < end; ++range) {
+    within->push_back({std::max(range->begin, begin) - begin, std::min(range->end, end) - begin});
+  }
+}
+
 }  // namespace
 
 struct BpeTokenizer::Scratch {
@@ -16,6 +29,7 @@ struct BpeTokenizer::Scratch {
   BpeScratch bpe;
   std::string normalized;
   std::vector<TextPiece> pieces;
+  std::vector<ByteRange> plain_ranges;  // of the piece being encoded
 };
 
 absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Make(TokenizerSpec spec) {
@@ -47,12 +61,14 @@ absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(std::string_view text,
   if (around != nullptr) ids = around->prefix_ids;
   Scratch scratch;
   std::vector<TextPiece> pieces;
-  added_tokens_.SplitRaw(text, options.parse_special, &pieces);
+  added_tokens_.SplitRaw(text, options.parse_special, options.plain_ranges, &pieces);
   for (const TextPiece& piece : pieces) {
     if (piece.token_id >= 0) {
       ids.push_back(piece.token_id);
       continue;
     }
+    const auto begin = static_cast<size_t>(piece.text.data() - text.data());
+    RangesWithin(options.plain_ranges, begin, begin + piece.text.size(), &scratch.plain_ranges);
     GATEHOUSE_RETURN_IF_ERROR(EncodeRest(piece.text, options.parse_special, &scratch, &ids));
   }
   if (around != nullptr) {
@@ -64,9 +80,13 @@ absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(std::string_view text,
 // `text` has no more raw added tokens in it.
 absl::Status BpeTokenizer::EncodeRest(std::string_view text, bool parse_special, Scratch* scratch,
                                       std::vector<int32_t>* ids) const {
+  const std::string_view normalized = normalizer_.Apply(text, &scratch->normalized);
+  // Where normalizing changed a text that is partly plain, nobody knows which part is which: then
+  // special tokens that are looked for in normalized text are not found. Few tokenizers have any.
+  const bool has_plain = !scratch->plain_ranges.empty();
+  if (has_plain && normalized != text) scratch->plain_ranges = {{0, normalized.size()}};
   scratch->pieces.clear();
-  added_tokens_.SplitNormalized(normalizer_.Apply(text, &scratch->normalized), parse_special,
-                                &scratch->pieces);
+  added_tokens_.SplitNormalized(normalized, parse_special, scratch->plain_ranges, &scratch->pieces);
   for (const TextPiece& piece : scratch->pieces) {
     if (piece.token_id >= 0) {
       ids->push_back(piece.token_id);
@@ -74,7 +94,7 @@ absl::Status BpeTokenizer::EncodeRest(std::string_view text, bool parse_special,
     }
     GATEHOUSE_RETURN_IF_ERROR(pre_tokenizer_.Split(piece.text, &scratch->pre_tokenizer));
     for (std::string_view word : scratch->pre_tokenizer.words) {
-      bpe_.Encode(word, parse_special, &scratch->bpe, ids);
+      bpe_.Encode(word, parse_special && !has_plain, &scratch->bpe, ids);
     }
   }
   return absl::OkStatus();

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,10 +17,19 @@
 
 namespace gatehouse {
 
+// Bytes [begin, end) of a text.
+struct ByteRange {
+  size_t begin = 0;
+  size_t end = 0;
+};
+
 struct EncodeOptions {
   bool add_special_tokens = true;  // what the post-processor adds (BOS, EOS)
   bool parse_special =
       false;  // text such as <|im_start|> becomes the special token; else it is plain text
+  // With parse_special: no byte of these becomes part of a special token. Ascending, apart, on
+  // borders of characters; all else is encoded as if they were not there.
+  std::span<const ByteRange> plain_ranges = {};
 };
 
 class Tokenizer {

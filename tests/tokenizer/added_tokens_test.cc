@@ -16,7 +16,7 @@ std::vector<std::string> Pieces(const std::vector<AddedTokenSpec>& tokens, std::
                                 bool parse_special = true) {
   const AddedTokens added_tokens(tokens, Normalizer({}));
   std::vector<TextPiece> pieces;
-  added_tokens.SplitRaw(text, parse_special, &pieces);
+  added_tokens.SplitRaw(text, parse_special, {}, &pieces);
   std::vector<std::string> answers;
   for (const TextPiece& piece : pieces) {
     const std::string mark = piece.token_id < 0 ? "" : std::to_string(piece.token_id) + ":";
@@ -73,7 +73,7 @@ TEST(AddedTokensTest, EveryNeighbourCountsAsItDoesInHuggingFace) {
   const auto split = [&](const std::string& new_text) {
     text = new_text;
     pieces.clear();
-    added_tokens.SplitRaw(text, true, &pieces);
+    added_tokens.SplitRaw(text, true, {}, &pieces);
   };
   ExpectRanges(neighbours["word_before"], [&](const std::string& c) {
     split(c + "lone");
