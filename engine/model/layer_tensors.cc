@@ -203,6 +203,7 @@ WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& for
   WeightBytes bytes;
   bytes.dense = table.num_rows * table.num_cols * static_cast<int64_t>(DTypeBytes(table.dtype));
   bytes.dense += stacked_bytes({&tensors.head}, FormatOf({&tensors.head}, formats.dense));
+  bytes.dense += tensors.final_norm.view.num_cols * static_cast<int64_t>(sizeof(float));
   for (const LayerTensors& layer : tensors.layers) {
     const std::initializer_list<const NamedTensor*> qkv = {&layer.q, &layer.k, &layer.v};
     bytes.dense += stacked_bytes(qkv, FormatOf(qkv, formats.dense));

@@ -16,7 +16,7 @@
 
 namespace gatehouse {
 
-class ReferenceBackend final : public Backend {
+class ReferenceBackend : public Backend {
  public:
   std::string_view name() const override { return "reference"; }
   std::string isa() const override { return "double"; }

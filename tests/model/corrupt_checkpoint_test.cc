@@ -39,6 +39,11 @@ TEST(CorruptCheckpointTest, TheFoldersLoadBeforeTheyAreSpoilt) {
     WriteCheckpoint(MakeTinyQwen3Moe({.num_shards = num_shards}), dir.path());
     EXPECT_EQ(LoadAll(dir.path()), absl::OkStatus());
   }
+  for (const nlohmann::json& config : TinyFamilyConfigs()) {
+    TempDir dir;
+    WriteCheckpoint(MakeTinyModel(config), dir.path());
+    EXPECT_EQ(LoadAll(dir.path()), absl::OkStatus()) << config["model_type"];
+  }
 }
 
 TEST(CorruptCheckpointTest, EachIsRefusedInOneLineThatNamesFileAndProblem) {

@@ -163,17 +163,22 @@ void WriteShards(const CheckpointToWrite& checkpoint, const std::string& dir) {
 }  // namespace
 
 CheckpointToWrite MakeTinyQwen3Moe(const TinyModelOptions& options) {
+  CheckpointToWrite checkpoint = MakeTinyModel(TinyConfig(options), options.dtype, options.seed);
+  checkpoint.num_shards = options.num_shards;
+  return checkpoint;
+}
+
+CheckpointToWrite MakeTinyModel(const json& model_config, DType dtype, uint64_t seed) {
   CheckpointToWrite checkpoint;
-  checkpoint.config = TinyConfig(options);
+  checkpoint.config = model_config;
   checkpoint.generation_config = {{"eos_token_id", 0}};
   checkpoint.tokenizer = ByteTokenizer();
   checkpoint.tokenizer_config = {{"eos_token", "<|endoftext|>"}};
-  checkpoint.num_shards = options.num_shards;
   const absl::StatusOr<ModelConfig> config = ParseModelConfig(checkpoint.config.dump(), "options");
   GATEHOUSE_CHECK(config.ok()) << config.status();
-  std::mt19937_64 random(options.seed);
+  std::mt19937_64 random(seed);
   ForEachTensor(*config, [&](const std::string& name, const TensorShape& shape) {
-    checkpoint.tensors[name] = RandomTensor(name, shape, options.dtype, random);
+    checkpoint.tensors[name] = RandomTensor(name, shape, dtype, random);
   });
   return checkpoint;
 }

@@ -1,5 +1,5 @@
-// Model folders for tests: a random tiny Qwen3-MoE of any sizes, with its tokenizer, as values that
-// a test may spoil before (or after) they are written.
+// Model folders for tests: a random tiny model of any sizes, with its tokenizer, as values that a
+// test may spoil before (or after) they are written.
 //
 //   TempDir dir;
 //   WriteCheckpoint(MakeTinyQwen3Moe({.num_experts = 4}), dir.path());
@@ -55,6 +55,9 @@ struct CheckpointToWrite {
 };
 
 CheckpointToWrite MakeTinyQwen3Moe(const TinyModelOptions& options);
+// The tensors that a configuration of any family asks for, of random values.
+CheckpointToWrite MakeTinyModel(const nlohmann::json& config, DType dtype = DType::kF32,
+                                uint64_t seed = 1);
 void WriteCheckpoint(const CheckpointToWrite& checkpoint, const std::string& dir);
 
 // The parts of a safetensors file, for tests that spoil one.

@@ -294,14 +294,17 @@ std::vector<CorruptCheckpoint> IndexCases() {
 std::vector<CorruptCheckpoint> CorruptCheckpoints() {
   std::vector<CorruptCheckpoint> all;
   for (std::vector<CorruptCheckpoint> cases :
-       {FileCases(), HeaderCases(), EntryCases(), TensorCases(), IndexCases(), CorruptConfigs()}) {
+       {FileCases(), HeaderCases(), EntryCases(), TensorCases(), IndexCases(), CorruptConfigs(),
+        CorruptFamilies()}) {
     all.insert(all.end(), cases.begin(), cases.end());
   }
   return all;
 }
 
 void WriteCorruptCheckpoint(const CorruptCheckpoint& corrupt, const std::string& dir) {
-  CheckpointToWrite checkpoint = MakeTinyQwen3Moe({.num_shards = corrupt.kind == "index" ? 2 : 1});
+  CheckpointToWrite checkpoint =
+      corrupt.config.is_null() ? MakeTinyQwen3Moe({.num_shards = corrupt.kind == "index" ? 2 : 1})
+                               : MakeTinyModel(corrupt.config);
   if (corrupt.spoil) corrupt.spoil(checkpoint);
   WriteCheckpoint(checkpoint, dir);
   if (corrupt.spoil_folder) corrupt.spoil_folder(dir);

@@ -17,11 +17,15 @@ struct CorruptCheckpoint {
   std::string fragment;  // and contains this
   std::function<void(CheckpointToWrite& checkpoint)> spoil;       // before it is written
   std::function<void(const std::string& dir)> spoil_folder = {};  // after
+  nlohmann::json config = {};  // of the intact model; null: the tiny Qwen3-MoE
 };
 
 std::vector<CorruptCheckpoint> CorruptCheckpoints();
-std::vector<CorruptCheckpoint> CorruptConfigs();  // those of them in config.json and beside it
-// A tiny Qwen3-MoE, spoilt; of two shards for the kind "index", else of one file.
+std::vector<CorruptCheckpoint> CorruptConfigs();   // those of them in config.json and beside it
+std::vector<CorruptCheckpoint> CorruptFamilies();  // those of the other families
+// Small intact configurations of the other families.
+std::vector<nlohmann::json> TinyFamilyConfigs();
+// A tiny model, spoilt; of two shards for the kind "index", else of one file.
 void WriteCorruptCheckpoint(const CorruptCheckpoint& corrupt, const std::string& dir);
 
 }  // namespace gatehouse

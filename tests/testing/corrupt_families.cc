@@ -1,0 +1,170 @@
+// The part of the corrupt set that belongs to families beside Qwen3-MoE: their keys and their
+// tensors.
+#include <utility>
+
+#include "kernels/base/check.h"
+#include "tests/testing/corrupt_checkpoints.h"
+
+namespace gatehouse {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kConfig[] = "config.json";
+constexpr char kWeights[] = "model.safetensors";
+
+// What all of them say alike, and what is a family's own.
+json TinyConfig(const std::string& family, const json& own) {
+  json config = {
+      {"model_type", family},    {"vocab_size", 300},        {"hidden_size", 32},
+      {"num_hidden_layers", 2},  {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+      {"intermediate_size", 24}, {"num_experts_per_tok", 2}, {"max_position_embeddings", 128},
+      {"eos_token_id", 0}};
+  config.update(own);
+  return config;
+}
+
+json Mixtral() { return TinyConfig("mixtral", {{"num_local_experts", 4}, {"sliding_window", 9}}); }
+json Qwen2Moe() {
+  return TinyConfig("qwen2_moe", {{"num_experts", 4},
+                                  {"moe_intermediate_size", 20},
+                                  {"shared_expert_intermediate_size", 28},
+                                  {"use_sliding_window", true},
+                                  {"sliding_window", 9}});
+}
+json Olmoe() { return TinyConfig("olmoe", {{"num_experts", 4}, {"clip_qkv", 2.0}}); }
+json Granite() { return TinyConfig("granitemoe", {{"num_local_experts", 4}}); }
+json GptOss() {
+  return TinyConfig("gpt_oss", {{"num_local_experts", 4}, {"head_dim", 8}, {"sliding_window", 9}});
+}
+
+CorruptCheckpoint KeyCase(json intact, std::string key, json value, std::string fragment) {
+  const std::string name = key + " " + value.dump();
+  return {intact["model_type"],
+          name,
+          kConfig,
+          std::move(fragment),
+          [key = std::move(key), value = std::move(value)](CheckpointToWrite& checkpoint) {
+            checkpoint.config[key] = value;
+          },
+          {},
+          std::move(intact)};
+}
+
+// What a case does to one tensor of layer 1.
+CorruptCheckpoint TensorCase(json intact, const std::string& tensor, std::string fragment,
+                             std::function<void(TensorsToWrite&, const std::string&)> spoil) {
+  const std::string name = "model.layers.1." + tensor;
+  return {intact["model_type"],
+          tensor + ": " + fragment,
+          kWeights,
+          name + ": " + fragment,
+          [name, spoil = std::move(spoil)](CheckpointToWrite& checkpoint) {
+            GATEHOUSE_CHECK(checkpoint.tensors.count(name) == 1) << name;
+            spoil(checkpoint.tensors, name);
+          },
+          {},
+          std::move(intact)};
+}
+
+CorruptCheckpoint MissingCase(json intact, const std::string& tensor, const std::string& shape) {
+  return TensorCase(std::move(intact), tensor, "missing, expected " + shape,
+                    [](TensorsToWrite& tensors, const std::string& name) { tensors.erase(name); });
+}
+
+CorruptCheckpoint ShapeCase(json intact, const std::string& tensor, std::vector<int64_t> shape,
+                            std::string fragment) {
+  return TensorCase(std::move(intact), tensor, "shape: " + fragment,
+                    [shape = std::move(shape)](TensorsToWrite& tensors, const std::string& name) {
+                      tensors[name].shape = shape;
+                    });
+}
+
+CorruptCheckpoint NanCase(json intact, const std::string& tensor, std::string fragment) {
+  return TensorCase(std::move(intact), tensor, std::move(fragment),
+                    [](TensorsToWrite& tensors, const std::string& name) {
+                      std::string& bytes = tensors[name].bytes;
+                      bytes.replace(bytes.size() - 4, 4, std::string("\0\0\xc0\x7f", 4));
+                    });
+}
+
+std::vector<CorruptCheckpoint> KeyCases() {
+  const json both = {"full_attention", "sliding_attention"};
+  return {
+      KeyCase(Mixtral(), "sliding_window", 0, "sliding_window: got 0, expected an integer from 1"),
+      KeyCase(Mixtral(), "sliding_window", "9", "sliding_window: got \"9\""),
+      KeyCase(Mixtral(), "layer_types", both, "expected what sliding_window says of all layers"),
+      KeyCase(Mixtral(), "num_local_experts", 1, "expected at most num_local_experts (1)"),
+      KeyCase(Mixtral(), "hidden_act", "gelu", "hidden_act: got \"gelu\""),
+      KeyCase(Qwen2Moe(), "sliding_window", nullptr,
+              "sliding_window: got null, expected an integer"),
+      KeyCase(Qwen2Moe(), "layer_types", {"full_attention"}, "expected one for each of 2 layers"),
+      KeyCase(Qwen2Moe(), "layer_types", {"full_attention", "linear_attention"},
+              "expected sliding_attention and full_attention alone"),
+      KeyCase(Qwen2Moe(), "layer_types", "full_attention", "expected a list of strings"),
+      KeyCase(Qwen2Moe(), "layer_types", {"full_attention", 1}, "expected a list of strings"),
+      KeyCase(Qwen2Moe(), "shared_expert_intermediate_size", 0,
+              "shared_expert_intermediate_size: got 0"),
+      KeyCase(Qwen2Moe(), "qkv_bias", 1, "qkv_bias: got 1, expected true or false"),
+      KeyCase(Qwen2Moe(), "max_window_layers", -1, "max_window_layers: got -1"),
+      KeyCase(Olmoe(), "clip_qkv", 0, "clip_qkv: got 0, expected a number from"),
+      KeyCase(Olmoe(), "clip_qkv", -8, "clip_qkv: got -8, expected a number from"),
+      KeyCase(Olmoe(), "sliding_window", 64, "expected null: this family has no windows"),
+      KeyCase(Olmoe(), "num_experts_per_tok", 5, "expected at most num_experts (4)"),
+      KeyCase(Granite(), "logits_scaling", 0, "logits_scaling: got 0, expected a number from"),
+      KeyCase(Granite(), "residual_multiplier", "0.2", "residual_multiplier: got \"0.2\""),
+      KeyCase(Granite(), "attention_multiplier", nullptr, "attention_multiplier: got null"),
+      KeyCase(Granite(), "layer_types", both, "full_attention alone: this family has no windows"),
+      KeyCase(GptOss(), "sliding_window", nullptr, "sliding_window: got null, expected an integer"),
+      KeyCase(GptOss(), "layer_types", json::array(), "expected one for each of 2 layers"),
+      KeyCase(GptOss(), "swiglu_limit", 0, "swiglu_limit: got 0, expected a number from"),
+      KeyCase(GptOss(), "rope_scaling", {{"rope_type", "longrope"}}, "got \"longrope\""),
+      KeyCase(GptOss(), "quantization_config", {{"quant_method", "mxfp4"}}, "quantization_config"),
+  };
+}
+
+std::vector<CorruptCheckpoint> TensorCases() {
+  const std::string moe = "block_sparse_moe.", experts = "mlp.experts.";
+  return {
+      MissingCase(Mixtral(), moe + "experts.3.w3.weight", "[24, 32]"),
+      ShapeCase(Mixtral(), moe + "experts.0.w2.weight", {24, 32},
+                "got [24, 32], expected [32, 24]"),
+      MissingCase(Qwen2Moe(), "mlp.shared_expert_gate.weight", "[1, 32]"),
+      MissingCase(Qwen2Moe(), "mlp.shared_expert.down_proj.weight", "[32, 28]"),
+      MissingCase(Qwen2Moe(), "self_attn.v_proj.bias", "[16]"),
+      ShapeCase(Olmoe(), "self_attn.q_norm.weight", {4, 8}, "got [4, 8], expected [32]"),
+      MissingCase(Olmoe(), "self_attn.k_norm.weight", "[16]"),
+      ShapeCase(Granite(), moe + "input_linear.weight", {4, 32, 48},
+                "got [4, 32, 48], expected [4, 48, 32]"),
+      ShapeCase(Granite(), moe + "output_linear.weight", {2, 64, 24},
+                "got [2, 64, 24], expected [4, 32, 24]"),
+      ShapeCase(Granite(), moe + "input_linear.weight", {192, 32},
+                "got [192, 32], expected [4, 48, 32]"),
+      NanCase(Granite(), moe + "output_linear.weight", "got a NaN at value 3071 of [4, 32, 24]"),
+      ShapeCase(GptOss(), experts + "gate_up_proj", {4, 48, 32},
+                "got [4, 48, 32], expected [4, 32, 48]"),
+      ShapeCase(GptOss(), experts + "down_proj", {4, 32, 24},
+                "got [4, 32, 24], expected [4, 24, 32]"),
+      MissingCase(GptOss(), experts + "gate_up_proj_bias", "[4, 48]"),
+      MissingCase(GptOss(), experts + "down_proj_bias", "[4, 32]"),
+      MissingCase(GptOss(), "mlp.router.bias", "[4]"),
+      MissingCase(GptOss(), "self_attn.sinks", "[4]"),
+      MissingCase(GptOss(), "self_attn.o_proj.bias", "[32]"),
+      NanCase(GptOss(), experts + "gate_up_proj_bias", "got a NaN at value 191 of [4, 48]"),
+      NanCase(GptOss(), "self_attn.sinks", "got a NaN at value 3 of [4]"),
+  };
+}
+
+}  // namespace
+
+std::vector<json> TinyFamilyConfigs() {
+  return {Mixtral(), Qwen2Moe(), Olmoe(), Granite(), GptOss()};
+}
+
+std::vector<CorruptCheckpoint> CorruptFamilies() {
+  std::vector<CorruptCheckpoint> all = KeyCases();
+  for (CorruptCheckpoint& corrupt : TensorCases()) all.push_back(std::move(corrupt));
+  return all;
+}
+
+}  // namespace gatehouse
