@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kMaxExperts = 1 << 16;  // of a case: typing errors stop here
 constexpr int64_t kMaxDevices = 1 << 16;
 
-RoutingMode ReadMode(RouteSettingsReader& reader, RoutingMode fallback) {
+TokenMode ReadMode(RouteSettingsReader& reader, TokenMode fallback) {
   return reader.Choice("mode", {"exact", "threshold", "block", "block_causal", "shared"}, fallback);
 }
 
@@ -175,7 +175,7 @@ absl::Status CheckThroughput(const ExpertPlacement& placement) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<RoutedToken> ReadToken(const RouteFileToken& line, int id, RoutingMode mode) {
+absl::StatusOr<RoutedToken> ReadToken(const RouteFileToken& line, int id, TokenMode mode) {
   RouteSettingsReader reader(line.attributes);
   RoutedToken token;
   token.mode = ReadMode(reader, mode);
@@ -212,7 +212,7 @@ absl::StatusOr<RouteOutcome> DecideRouteCase(const RouteCase& route_case) {
   const RowLimits limits{.expert_rows = ReadRows(reader, "hw", gate.num_experts),
                          .device_rows = ReadRows(reader, "rows", placement.num_devices)};
   const int num_ranks = ReadSize(reader, "ranks", 1, kMaxDevices);
-  const RoutingMode mode = ReadMode(reader, RoutingMode::kShared);
+  const TokenMode mode = ReadMode(reader, TokenMode::kShared);
   std::vector<RoutedToken> tokens;
   std::vector<std::vector<float>> cosines;
   for (const RouteFileToken& line : route_case.tokens) {

@@ -30,9 +30,8 @@ absl::Status CheckToken(const RoutingStep& step, const RoutedToken& token) {
     return absl::InvalidArgumentError(
         absl::StrFormat("position: got %d, expected 0 or more", token.position));
   }
-  const bool in_block =
-      token.mode == RoutingMode::kBlock || token.mode == RoutingMode::kBlockCausal;
-  if (token.mode == RoutingMode::kThreshold && step.policy.thresholds.empty()) {
+  const bool in_block = token.mode == TokenMode::kBlock || token.mode == TokenMode::kBlockCausal;
+  if (token.mode == TokenMode::kThreshold && step.policy.thresholds.empty()) {
     return absl::InvalidArgumentError("thresholds: got none, threshold mode needs one an expert");
   }
   if (in_block && step.policy.block_tokens < 1) {
@@ -186,7 +185,7 @@ std::map<std::pair<int32_t, int32_t>, std::vector<int32_t>> StepRouter::SharedRo
   std::map<std::pair<int32_t, int32_t>, std::vector<int32_t>> rows;
   for (int row = 0; row < num_rows(); ++row) {
     const RoutedToken& token = step_.tokens[row];
-    if (!Routed(row) || token.mode != RoutingMode::kShared) continue;
+    if (!Routed(row) || token.mode != TokenMode::kShared) continue;
     rows[{token.domain, RankOf(row)}].push_back(row);
   }
   return rows;
@@ -234,13 +233,13 @@ void StepRouter::RouteExactAndThreshold() {
   std::vector<int32_t> rows;
   std::vector<Contender> contenders;
   for (int row = 0; row < num_rows(); ++row) {
-    const RoutingMode mode = step_.tokens[row].mode;
-    if (Routed(row) && (mode == RoutingMode::kExact || mode == RoutingMode::kThreshold)) {
+    const TokenMode mode = step_.tokens[row].mode;
+    if (Routed(row) && (mode == TokenMode::kExact || mode == TokenMode::kThreshold)) {
       rows.push_back(row);
     }
   }
   for (const int32_t row : rows) {
-    if (step_.tokens[row].mode == RoutingMode::kExact) continue;
+    if (step_.tokens[row].mode == TokenMode::kExact) continue;
     for (int32_t id = decision_.pair_begin[row]; id < decision_.pair_begin[row + 1]; ++id) {
       PairDecision& pair = decision_.pairs[id];
       const float affinity = step_.scores.affinity[step_.scores.At(row, rank_idx_[id])];
@@ -260,8 +259,8 @@ void StepRouter::RouteBlocks() {
   std::map<std::tuple<int64_t, int64_t, bool>, std::vector<int32_t>> blocks;
   for (int row = 0; row < num_rows(); ++row) {
     const RoutedToken& token = step_.tokens[row];
-    const bool causal = token.mode == RoutingMode::kBlockCausal;
-    if (!Routed(row) || (!causal && token.mode != RoutingMode::kBlock)) continue;
+    const bool causal = token.mode == TokenMode::kBlockCausal;
+    if (!Routed(row) || (!causal && token.mode != TokenMode::kBlock)) continue;
     blocks[{token.request, token.position / step_.policy.block_tokens, causal}].push_back(row);
   }
   const CapacityPolicy& policy = step_.policy.capacity;

@@ -17,7 +17,7 @@ namespace gatehouse {
 
 // What routing knows of a row besides its scores.
 struct RoutedToken {
-  RoutingMode mode = RoutingMode::kExact;
+  TokenMode mode = TokenMode::kExact;
   bool padding = false;     // neither read nor counted
   int64_t request = 0;      // a row that fails takes its request with it
   int64_t position = 0;     // in the request, >= 0

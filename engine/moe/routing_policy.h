@@ -13,7 +13,7 @@
 namespace gatehouse {
 
 // What a token's routing may depend on.
-enum class RoutingMode {
+enum class TokenMode {
   kExact,        // on nothing: every chosen expert computes it
   kThreshold,    // isolated: on its own affinities
   kBlock,        // isolated: on the aligned block of its request

@@ -60,7 +60,7 @@ void AppendRow(RandomStep& random_step, std::mt19937& random) {
   ++scores.num_rows;
 }
 
-RandomStep MakeStep(std::mt19937& random, RoutingMode mode) {
+RandomStep MakeStep(std::mt19937& random, TokenMode mode) {
   RandomStep made;
   const int n = 1 + random() % 8, devices = 1 + random() % 3, rows = random() % 14;
   made.scores.num_experts = made.scores.num_ranked = n;
@@ -143,7 +143,7 @@ std::vector<int> AllRows(const RandomStep& step) {
 TEST(RouteBoundedTest, LosesNoPairAndComputesNoneTwice) {
   std::mt19937 random(1);
   for (int round = 0; round < kRounds; ++round) {
-    const RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    const RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
     const RouteDecision decision = step.Decide();
     const RouteReport report = Summarise(decision);
     ASSERT_EQ(report.assignments, int64_t{step.scores.num_rows} * step.scores.top_k);
@@ -165,7 +165,7 @@ TEST(RouteBoundedTest, LosesNoPairAndComputesNoneTwice) {
 TEST(RouteBoundedTest, ExceedsABoundByOverridesOnly) {
   std::mt19937 random(2);
   for (int round = 0; round < kRounds; ++round) {
-    const RandomStep step = MakeStep(random, RoutingMode::kShared);
+    const RandomStep step = MakeStep(random, TokenMode::kShared);
     const RouteDecision decision = step.Decide();
     if (decision.bounds.empty()) continue;
     const DomainBounds& bounds = decision.bounds[0];
@@ -189,7 +189,7 @@ TEST(RouteBoundedTest, ExceedsABoundByOverridesOnly) {
 TEST(RouteBoundedTest, WithoutBoundsIsPlainTopKBitForBit) {
   std::mt19937 random(3);
   for (int round = 0; round < kRounds; ++round) {
-    RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
     step.policy.capacity = {};
     step.policy.thresholds.assign(step.scores.num_experts, -INFINITY);
     const RouteDecision decision = step.Decide();
@@ -205,7 +205,7 @@ TEST(RouteBoundedTest, WithoutBoundsIsPlainTopKBitForBit) {
 TEST(RouteBoundedTest, OrderOfRowsDecidesNothing) {
   std::mt19937 random(4);
   for (int round = 0; round < kRounds; ++round) {
-    const RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    const RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
     std::vector<int> shuffled = AllRows(step);
     std::shuffle(shuffled.begin(), shuffled.end(), random);
     ASSERT_EQ(OutcomesOf(TakeRows(step, shuffled).Decide(), Names(shuffled)),
@@ -217,7 +217,7 @@ TEST(RouteBoundedTest, OrderOfRowsDecidesNothing) {
 TEST(RouteBoundedTest, KeepsMoreOfAnExpertTheMorePlacesItHas) {
   std::mt19937 random(5);
   for (int round = 0; round < kRounds; ++round) {
-    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    RandomStep step = MakeStep(random, TokenMode::kShared);
     step.policy.reroute = 0;
     step.policy.coverage = false;
     step.policy.capacity = {.capacity = static_cast<int64_t>(random() % 4)};
@@ -234,7 +234,7 @@ TEST(RouteBoundedTest, KeepsMoreOfAnExpertTheMorePlacesItHas) {
 TEST(RouteBoundedTest, ScoreOrderKeepsTheMostGateMass) {
   std::mt19937 random(6);
   for (int round = 0; round < kRounds; ++round) {
-    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    RandomStep step = MakeStep(random, TokenMode::kShared);
     step.policy.reroute = 0;
     step.policy.coverage = false;
     step.policy.capacity = {.capacity = static_cast<int64_t>(random() % 4)};
@@ -249,7 +249,7 @@ TEST(RouteBoundedTest, ScoreOrderKeepsTheMostGateMass) {
 TEST(RouteBoundedTest, RerouteTakesNoPlaceOfAKeptPair) {
   std::mt19937 random(7);
   for (int round = 0; round < kRounds; ++round) {
-    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    RandomStep step = MakeStep(random, TokenMode::kShared);
     step.policy.coverage = false;
     const RouteDecision with = step.Decide();
     step.policy.reroute_ratio = INFINITY;
@@ -267,7 +267,7 @@ TEST(RouteBoundedTest, RerouteTakesNoPlaceOfAKeptPair) {
 TEST(RouteBoundedTest, WithoutATokenOthersKeepWhatTheyHad) {
   std::mt19937 random(8);
   for (int round = 0; round < kRounds; ++round) {
-    RandomStep step = MakeStep(random, RoutingMode::kShared);
+    RandomStep step = MakeStep(random, TokenMode::kShared);
     if (step.scores.num_rows == 0) continue;
     step.policy.reroute = 0;
     step.policy.coverage = false;
@@ -296,9 +296,9 @@ TEST(RouteBoundedTest, WithoutATokenOthersKeepWhatTheyHad) {
 TEST(RouteBoundedTest, ExactAndIsolatedRequestsDoNotSeeTheirCompany) {
   std::mt19937 random(9);
   for (int round = 0; round < kRounds; ++round) {
-    RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 4));
+    RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 4));
     for (RoutedToken& token : step.tokens) {
-      if (token.request != 0) token.mode = static_cast<RoutingMode>(random() % 5);
+      if (token.request != 0) token.mode = static_cast<TokenMode>(random() % 5);
     }
     std::vector<int> own;
     for (const int row : AllRows(step)) {
@@ -318,8 +318,7 @@ TEST(RouteBoundedTest, ExactAndIsolatedRequestsDoNotSeeTheirCompany) {
 TEST(RouteBoundedTest, ThresholdAndCausalBlocksLookAtNoLaterPosition) {
   std::mt19937 random(10);
   for (int round = 0; round < kRounds; ++round) {
-    const RoutingMode mode =
-        random() % 2 == 0 ? RoutingMode::kThreshold : RoutingMode::kBlockCausal;
+    const TokenMode mode = random() % 2 == 0 ? TokenMode::kThreshold : TokenMode::kBlockCausal;
     const RandomStep step = MakeStep(random, mode);
     const auto cut = static_cast<int64_t>(random() % 5);
     std::vector<int> prefix;
@@ -338,7 +337,7 @@ TEST(RouteBoundedTest, ThresholdAndCausalBlocksLookAtNoLaterPosition) {
 TEST(RouteBoundedTest, CoverageLeavesNoTokenWithoutAnExpert) {
   std::mt19937 random(11);
   for (int round = 0; round < kRounds; ++round) {
-    RandomStep step = MakeStep(random, static_cast<RoutingMode>(random() % 5));
+    RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
     step.policy.coverage = true;
     ASSERT_TRUE(step.Decide().bare_rows.empty()) << "round " << round;
   }
@@ -346,7 +345,7 @@ TEST(RouteBoundedTest, CoverageLeavesNoTokenWithoutAnExpert) {
 
 TEST(RouteBoundedTest, AFailedRowTakesItsRequestWithItAndNoOther) {
   std::mt19937 random(12);
-  RandomStep step = MakeStep(random, RoutingMode::kShared);
+  RandomStep step = MakeStep(random, TokenMode::kShared);
   while (step.scores.num_rows < 6) AppendRow(step, random), step.tokens.push_back({});
   for (int row = 0; row < step.scores.num_rows; ++row) step.tokens[row].request = row % 2;
   step.scores.row_failed[2] = 1;
