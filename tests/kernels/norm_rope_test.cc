@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/reference/reference_backend.h"
@@ -57,6 +58,7 @@ TEST(RmsNormTest, RowsKnowNothingOfEachOther) {
 struct QkvCase {
   int num_heads, num_kv_heads, head_dim, rotary_dim;
   bool norm;
+  float clip = 0;
 };
 
 std::vector<float> Qkv(Backend& backend, const QkvCase& c, int num_rows, int first_position) {
@@ -83,6 +85,7 @@ std::vector<float> Qkv(Backend& backend, const QkvCase& c, int num_rows, int fir
   backend.BeginStep({token_ids, positions, {&span, 1}});
   backend.QkvToCache({.qkv = {qkv.data(), num_rows, width},
                       .num_heads = c.num_heads,
+                      .clip = c.clip,
                       .q_norm = c.norm ? q_norm.data() : nullptr,
                       .k_norm = c.norm ? k_norm.data() : nullptr,
                       .norm_eps = kEps,
@@ -96,7 +99,8 @@ TEST(QkvToCacheTest, NormsAndTurnsAsTheReferenceDoes) {
   ReferenceBackend reference;
   for (const QkvCase& c :
        {QkvCase{2, 1, 6, 6, true}, QkvCase{4, 2, 64, 64, true}, QkvCase{3, 3, 20, 12, false},
-        QkvCase{2, 1, 80, 40, true}, QkvCase{1, 1, 2, 2, true}, QkvCase{2, 2, 34, 0, true}}) {
+        QkvCase{2, 1, 80, 40, true}, QkvCase{1, 1, 2, 2, true}, QkvCase{2, 2, 34, 0, true},
+        QkvCase{3, 1, 10, 10, false, 2}, QkvCase{3, 1, 10, 0, true, 0.5f}}) {
     const std::vector<float> expected = Qkv(reference, c, 21, 13);
     const std::vector<float> first = Qkv(*MakeCpu("portable"), c, 21, 13);
     for (const std::unique_ptr<Backend>& backend : AllCpuBackends()) {
@@ -108,6 +112,19 @@ TEST(QkvToCacheTest, NormsAndTurnsAsTheReferenceDoes) {
       }
     }
   }
+}
+
+// Values too: without rotation and norm, all that is left of a row are its limits.
+TEST(QkvToCacheTest, LimitsQKAndV) {
+  const QkvCase c{2, 1, 6, 0, false, 1.5f};
+  const QkvCase free{2, 1, 6, 0, false};
+  const std::vector<float> out = Qkv(*MakeCpu(""), c, 5, 0), in = Qkv(*MakeCpu(""), free, 5, 0);
+  int num_limited = 0;
+  for (size_t i = 0; i < out.size(); ++i) {
+    EXPECT_EQ(out[i], std::clamp(in[i], -1.5f, 1.5f)) << i;
+    num_limited += out[i] == in[i] ? 0 : 1;
+  }
+  EXPECT_GT(num_limited, 0);
 }
 
 TEST(QkvToCacheTest, RowsKnowNothingOfEachOther) {

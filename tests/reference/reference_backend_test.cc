@@ -71,6 +71,30 @@ TEST(ReferenceExpertFfnTest, IsDownOfSiluGateTimesUp) {
   EXPECT_THAT(out, ElementsAre(FloatEq(4 * 2 * kLog3 * 0.75f)));
 }
 
+// gate 5 is cut to 2 and up -9 to -2; with alpha ln 3 / 2 the sigmoid is that of ln 3, 3/4.
+TEST(ReferenceExpertFfnTest, LimitsGateAboveAndUpOnBothSidesAfterTheirBiases) {
+  ReferenceBackend backend;
+  const std::vector<float> gate = {4}, up = {-8}, down = {3};
+  const std::vector<float> gate_bias = {1}, up_bias = {-1}, down_bias = {0.5f};
+  const std::array<ExpertSource, 1> source = {ExpertSource{.gate = F32(gate, 1),
+                                                           .up = F32(up, 1),
+                                                           .down = F32(down, 1),
+                                                           .gate_bias = F32(gate_bias, 1),
+                                                           .up_bias = F32(up_bias, 1),
+                                                           .down_bias = F32(down_bias, 1)}};
+  const auto experts = *backend.PackExperts(source, WeightFormat::kF32);
+  std::vector<float> x = {1}, scratch(1), out(1);
+  const std::vector<int32_t> row_ids = {0}, expert_begin = {0, 1};
+  backend.ExpertFfn(
+      {.x = MatrixView<float>(x.data(), 1, 1),
+       .groups = {row_ids, expert_begin},
+       .experts = experts.get(),
+       .activation = {.kind = ExpertActivation::kClampedSwiglu, .alpha = kLog3 / 2, .limit = 2},
+       .scratch = {scratch.data(), 1, 1},
+       .out = {out.data(), 1, 1}});
+  EXPECT_THAT(out, ElementsAre(FloatEq(3 * (-2 + 1) * 2 * 0.75f + 0.5f)));
+}
+
 TEST(ReferenceRmsNormTest, DividesByTheRootOfTheMeanSquare) {
   ReferenceBackend backend;
   std::vector<float> x = {1, 7}, weight = {10, 100}, out(2);  // mean square 25
@@ -133,6 +157,32 @@ TEST(ReferenceAttentionTest, WeighsValuesBySoftmaxAndSeesNoLaterKey) {
                      .out = {out.data(), 2, 4}});
   // Row 0 sees position 0 alone; row 1 weighs 1/4 and 3/4 in head 0, 1/2 each in head 1.
   EXPECT_THAT(out, Pointwise(FloatEq(), {4.0f, 0.0f, 4.0f, 0.0f, 1.0f, 6.0f, 2.0f, 4.0f}));
+}
+
+// Scores 0, ln 3 and 0; a window of two leaves positions 1 and 2 to the last row.
+TEST(ReferenceAttentionTest, SeesItsWindowAloneAndGivesTheSinkItsShare) {
+  ReferenceBackend backend;
+  const KvShape shape{.num_kv_heads = 1, .head_dim = 2, .block_tokens = 8};
+  Buffer cache = *backend.Allocate(backend.KvBlockBytes(shape));
+  const OneSequence three(3, {0});
+  const KvLayerView kv = {cache.as<void>(), 1, shape};
+  std::vector<float> qkv = {1, 0, 0,     0, 4,  0,  //
+                            1, 0, kLog3, 0, 0,  8,  //
+                            1, 0, 0,     0, 16, 0};
+  backend.BeginStep(three.layout());
+  backend.QkvToCache({.qkv = {qkv.data(), 3, 6}, .num_heads = 1, .kv = kv});
+  const std::vector<float> sinks = {kLog2};
+  std::vector<float> out(6);
+  backend.Attention({.q = MatrixView<float>(qkv.data(), 3, 6).Cols(0, 2),
+                     .num_heads = 1,
+                     .scale = 1,
+                     .window = 2,
+                     .sinks = sinks.data(),
+                     .kv = kv,
+                     .out = {out.data(), 3, 2}});
+  // Weights 1 beside a sink of 2; 1 and 3 beside it; 3 and 1 beside it.
+  EXPECT_THAT(out,
+              Pointwise(FloatEq(), {4 / 3.0f, 0.0f, 4 / 6.0f, 24 / 6.0f, 16 / 6.0f, 24 / 6.0f}));
 }
 
 TEST(ReferenceGateTopKTest, RanksByLogitAndBreaksTiesByLowerId) {

@@ -26,5 +26,28 @@ TEST_P(AddTest, AddsEveryElementAndNoOther) {
   }
 }
 
+TEST_P(AddTest, ScalesEachRowByItsGate) {
+  for (const int64_t num_cols : {1, 8, 29}) {
+    ThreadPool pool(2);
+    const Matrix x = RandomMatrix(20, num_cols, 1), before = RandomMatrix(20, num_cols, 2);
+    Matrix gates = RandomMatrix(20, 1, 3);
+    for (int64_t r = 0; r < 20; ++r) gates.at(r, 0) *= 30;
+    Matrix out = before, portable = before;
+    Add({isa(), pool},
+        {.x = x.view(), .scale = 0.3f, .gates = gates.view().data, .out = out.view()});
+    Add({PortableKernels(), pool},
+        {.x = x.view(), .scale = 0.3f, .gates = gates.view().data, .out = portable.view()});
+    for (int64_t r = 0; r < 20; ++r) {
+      for (int64_t c = 0; c < num_cols; ++c) {
+        const double scale = double{0.3f} / (1 + std::exp(-double{gates.at(r, 0)}));
+        const double want = scale * x.at(r, c) + before.at(r, c);
+        // exp within 2 ulp, then quotient, product and sum.
+        ASSERT_NEAR(out.at(r, c), want, 0x1p-24 * (8 * std::fabs(scale * x.at(r, c)) + 2));
+        ASSERT_EQ(out.at(r, c), portable.at(r, c));
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace gatehouse::cpu

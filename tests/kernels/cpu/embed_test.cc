@@ -23,6 +23,20 @@ TEST(EmbedTest, CopiesTheRowsOfTheTokensInEveryTypeAndAlignment) {
   }
 }
 
+TEST(EmbedTest, MultipliesEveryValueByTheScale) {
+  ThreadPool pool(1);
+  const Tensor table(DType::kBF16, 5, 7, 1);
+  const std::vector<int32_t> tokens = {4, 1};
+  Matrix out(2, 7);
+  Embed({PortableKernels(), pool}, {.token_ids = tokens},
+        {.table = table.view(), .scale = 12, .out = out.view()});
+  for (int64_t r = 0; r < 2; ++r) {
+    for (int64_t c = 0; c < 7; ++c) {
+      EXPECT_EQ(out.at(r, c), 12 * table.at(tokens[r], c, WeightFormat::kF32));
+    }
+  }
+}
+
 TEST(EmbedDeathTest, AbortsOnATokenOutsideTheTable) {
   ThreadPool pool(1);
   const Tensor table(DType::kF32, 20, 4, 1);

@@ -14,6 +14,7 @@ constexpr int64_t kAwkward[] = {1, 2, 3, 31, 32, 33, 96, 100, 129};
 struct Product {
   WeightFormat format = WeightFormat::kF32;
   const float* bias = nullptr;
+  float scale = 1;
   bool accumulate = false;
   std::vector<int32_t> row_ids;
   int num_threads = 1;
@@ -26,6 +27,7 @@ void Multiply(const IsaKernels& isa, MatrixView<const float> x, const PackedMatr
                      .row_ids = product.row_ids,
                      .weights = &weights,
                      .bias = product.bias,
+                     .scale = product.scale,
                      .accumulate = product.accumulate,
                      .out = out});
 }
@@ -37,7 +39,7 @@ std::unique_ptr<CpuPackedMatrix> PackOne(const Tensor& tensor, WeightFormat form
 }
 
 // One chain of K fused multiply-adds rounds K times, each time by at most 2^-24 of a partial sum,
-// and these stay below sum |x w|; bias and accumulate round once more each.
+// and these stay below sum |x w|; bias, scale and accumulate round once more each.
 void ExpectProduct(const Matrix& x, const Tensor& weights, const Product& product,
                    const Matrix& before, const Matrix& out) {
   for (int64_t r = 0; r < out.num_rows; ++r) {
@@ -50,8 +52,9 @@ void ExpectProduct(const Matrix& x, const Tensor& weights, const Product& produc
         magnitude += std::fabs(term);
       }
       if (product.bias != nullptr) sum += product.bias[n], magnitude += std::fabs(product.bias[n]);
+      sum *= product.scale, magnitude *= std::fabs(product.scale);
       if (product.accumulate) sum += before.at(r, n), magnitude += std::fabs(before.at(r, n));
-      const double tolerance = static_cast<double>(x.num_cols + 2) * 0x1p-24 * magnitude;
+      const double tolerance = static_cast<double>(x.num_cols + 3) * 0x1p-24 * magnitude;
       ASSERT_NEAR(out.at(r, n), sum, tolerance) << "row " << r << " output " << n;
     }
   }
@@ -73,14 +76,16 @@ TEST_P(GemmTest, EqualsDoubleLoopsForAwkwardShapesAndFormats) {
   }
 }
 
-TEST_P(GemmTest, AddsBiasThenWhatOutHolds) {
+TEST_P(GemmTest, AddsBiasThenScalesThenAddsWhatOutHolds) {
   const Tensor weights(DType::kF32, 45, 33, 1);
   const Matrix x = RandomMatrix(9, 33, 2), bias = RandomMatrix(1, 45, 3);
   const Matrix before = RandomMatrix(9, 45, 4);
   for (const bool accumulate : {false, true}) {
     Matrix out = before;
-    const Product product{
-        .format = WeightFormat::kBF16, .bias = bias.values.data(), .accumulate = accumulate};
+    const Product product{.format = WeightFormat::kBF16,
+                          .bias = bias.values.data(),
+                          .scale = accumulate ? 0.22f : 1.0f,
+                          .accumulate = accumulate};
     Multiply(isa(), x.view(), *PackOne(weights, product.format), product, out.view());
     ExpectProduct(x, weights, product, before, out);
   }
