@@ -19,6 +19,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& confi
                     .block_tokens = model.config.cache.block_tokens,
                     .worker = std::move(model.worker),
                     .tokenizer = std::move(model.tokenizer),
+                    .chat_template = std::move(model.chat_template),
                     .model = std::move(model.description),
                     .memory_plan = model.memory_plan,
                     .limits = limits};

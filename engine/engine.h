@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/chat_template/chat_template.h"
 #include "engine/engine_config.h"
 #include "engine/memory_plan.h"
 #include "engine/request/request.h"
@@ -85,6 +86,7 @@ class Engine {
   virtual void Drain(TimePoint deadline) = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
+  virtual const ChatTemplate* chat_template() const = 0;  // null: the model has none
   virtual const ModelDescription& model() const = 0;
   virtual const MemoryPlan& memory_plan() const = 0;
   virtual const RequestLimits& limits() const = 0;

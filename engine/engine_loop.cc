@@ -32,6 +32,7 @@ StepOutcome OutcomeOf(const absl::StatusOr<StepResult>& result, Duration duratio
 EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& observer)
     : options_(parts.scheduler),
       tokenizer_(std::move(parts.tokenizer)),
+      chat_template_(std::move(parts.chat_template)),
       model_(WithContext(
           std::move(parts.model),
           LimitsWithin(parts.limits, parts.memory_plan, parts.block_tokens).max_context)),

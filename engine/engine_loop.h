@@ -30,6 +30,7 @@ struct EngineParts {
   int32_t block_tokens = 16;
   std::unique_ptr<Worker> worker;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<const ChatTemplate> chat_template = nullptr;  // null: none
   ModelDescription model;
   MemoryPlan memory_plan;  // num_kv_blocks is the size of the pool
   RequestLimits limits;    // max_context is lowered to what the pool can hold
@@ -46,6 +47,7 @@ class EngineLoop final : public Engine {
   void Drain(TimePoint deadline) override;
 
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  const ChatTemplate* chat_template() const override { return chat_template_.get(); }
   const ModelDescription& model() const override { return model_; }
   const MemoryPlan& memory_plan() const override { return memory_plan_; }
   const RequestLimits& limits() const override { return limits_; }
@@ -82,6 +84,7 @@ class EngineLoop final : public Engine {
   // Constant after construction.
   const SchedulerOptions options_;
   const std::unique_ptr<Tokenizer> tokenizer_;
+  const std::unique_ptr<const ChatTemplate> chat_template_;
   const ModelDescription model_;
   const MemoryPlan memory_plan_;
   const RequestLimits limits_;

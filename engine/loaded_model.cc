@@ -138,6 +138,7 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
   LoadedModel loaded{.config = requested};
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.tokenizer, LoadTokenizer(dir));
   GATEHOUSE_RETURN_IF_ERROR(CheckVocabulary(dir, *loaded.tokenizer, model));
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.chat_template, LoadChatTemplate(dir));
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.config.scheduler.max_context,
                              MaxContextInForce(requested.scheduler, model));
   const WeightFormats formats{.experts = requested.model.expert_weights,
@@ -159,6 +160,7 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
                                                             loaded.memory_plan.num_kv_blocks));
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
   loaded.description.warnings = WarningsOf(*checkpoint, model, generation);
+  loaded.description.has_chat_template = loaded.chat_template != nullptr;
   loaded.description.max_context = loaded.config.scheduler.max_context;
   loaded.worker =
       std::make_unique<LocalWorker>(std::move(backend), std::move(transformer), std::move(cache));

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "engine/chat_template/chat_template.h"
 #include "engine/engine.h"
 #include "engine/engine_config.h"
 #include "engine/memory_plan.h"
@@ -18,11 +19,13 @@ struct LoadedModel {
   ModelDescription description;
   MemoryPlan memory_plan;
   std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<const ChatTemplate> chat_template;  // null: none
   std::unique_ptr<Worker> worker;
 };
 
-// Reads and checks config.json, generation_config.json, tokenizer.json and the checkpoint's
-// headers, plans memory, then packs the weights. FAILED_PRECONDITION "<file>: <problem>, expected
+// Reads and checks config.json, generation_config.json, tokenizer.json, the chat template and the
+// checkpoint's headers, plans memory, then packs the weights. FAILED_PRECONDITION "<file>:
+// <problem>, expected
 // ..." for a model that cannot be loaded; RESOURCE_EXHAUSTED with numbers for one that cannot fit;
 // INVALID_ARGUMENT for a configuration that the model cannot honour.
 absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, std::unique_ptr<Backend> backend);

@@ -9,6 +9,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "kernels/base/status_macros.h"
+#include "server/chat_prompt.h"
 
 namespace gatehouse {
 namespace {
@@ -55,8 +56,14 @@ absl::Status ReadInput(const v1::GenerateRequest& message, const Engine& engine,
         return Invalid("tokens.ids", "got no token, expected at least one");
       }
       return absl::OkStatus();
-    case v1::GenerateRequest::kChat:
-      return Unserved("chat", "send text or tokens");
+    case v1::GenerateRequest::kChat: {
+      GATEHOUSE_ASSIGN_OR_RETURN(
+          ChatPrompt prompt,
+          EncodeChat(message.chat(), message.add_special_tokens(), false, engine));
+      if (prompt.ids.empty()) return Invalid("chat", "got no token, expected at least one");
+      request.prompt_ids = std::move(prompt.ids);
+      return absl::OkStatus();
+    }
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;
   }
@@ -301,7 +308,15 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Tena
 absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message,
                                               const Engine& engine) {
   GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
-  if (message.has_chat()) return Unserved("chat", "send text");
+  if (message.has_chat()) {
+    GATEHOUSE_ASSIGN_OR_RETURN(
+        const ChatPrompt prompt,
+        EncodeChat(message.chat(), message.add_special_tokens(), message.parse_special(), engine));
+    v1::TokenizeResponse response;
+    response.mutable_ids()->Add(prompt.ids.begin(), prompt.ids.end());
+    response.set_text(prompt.text);
+    return response;
+  }
   if (!message.has_text()) return Invalid("input", "not set, expected one of text, chat");
   const EncodeOptions options{
       .add_special_tokens = message.has_add_special_tokens() ? message.add_special_tokens() : true,

@@ -62,17 +62,13 @@ class ErrorTest(ServerTest):
         self.assertEqual(len(generate(self.server, request).ids), 16)
 
     def test_what_is_not_served_yet_says_so(self):
-        chat = pb.Chat(messages=[pb.ChatMessage(role="user", content="Hello")])
-        requests = {"chat": pb.GenerateRequest(chat=chat), "routing": text_request(),
-                    "sampling.n": text_request()}
+        requests = {"routing": text_request(), "sampling.n": text_request()}
         requests["routing"].routing.mode = pb.Routing.SHARED
         requests["sampling.n"].sampling.n = 2
         for what, request in requests.items():
             with self.subTest(what=what):
                 error = self.assert_fails(grpc.StatusCode.UNIMPLEMENTED, lambda: generate(self.server, request))
                 self.assertIn(what, error.details())
-        self.assert_fails(grpc.StatusCode.UNIMPLEMENTED,
-                          lambda: self.server.stub.Tokenize(pb.TokenizeRequest(chat=chat)))
 
     def test_a_message_beyond_the_limit_is_refused_and_the_next_is_served(self):
         limit = self.server.stub.GetServerInfo(pb.GetServerInfoRequest()).limits.max_request_bytes

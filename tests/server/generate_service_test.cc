@@ -194,10 +194,6 @@ TEST_F(GenerateServiceTest, OtherModelsAreNotFound) {
 
 TEST_F(GenerateServiceTest, WhatIsNotServedYetIsUnimplementedAndNamed) {
   StartServer();
-  v1::GenerateRequest chat;
-  chat.mutable_chat()->add_messages()->set_content("hello");
-  EXPECT_EQ(Generate(chat).status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_THAT(Generate(chat).status.error_message(), HasSubstr("chat"));
   v1::GenerateRequest shared = TextRequest("a", 1);
   shared.mutable_routing()->set_mode(v1::Routing::SHARED);
   EXPECT_EQ(Generate(shared).status.error_code(), grpc::StatusCode::UNIMPLEMENTED);

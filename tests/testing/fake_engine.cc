@@ -26,7 +26,11 @@ absl::StatusOr<std::vector<int32_t>> ByteTokenizer::Encode(std::string_view text
   }
   std::vector<int32_t> ids;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (options.parse_special && text.substr(i).starts_with(kEndText)) {
+    const auto plain = [&](const ByteRange& range) {
+      return range.begin < i + kEndText.size() && i < range.end;
+    };
+    if (options.parse_special && text.substr(i).starts_with(kEndText) &&
+        std::none_of(options.plain_ranges.begin(), options.plain_ranges.end(), plain)) {
       ids.push_back(kEndId);
       i += kEndText.size() - 1;
     } else {
@@ -62,6 +66,11 @@ std::optional<int32_t> ByteTokenizer::TokenToId(std::string_view token) const {
 
 FakeEngine::FakeEngine(const FakeEngineOptions& options, const Clock& clock, StepObserver& observer)
     : options_(options), clock_(clock), observer_(observer), last_step_(clock.Now()) {
+  if (!options.chat_template.empty()) {
+    chat_template_ = *ChatTemplate::Make(
+        {.place = "fake", .source = options.chat_template, .tool_use = "", .special_tokens = {}});
+  }
+  model_.has_chat_template = chat_template_ != nullptr;
   model_.name = "fake";
   model_.family = "qwen3_moe";
   model_.num_parameters = 1000;

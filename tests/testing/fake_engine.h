@@ -41,7 +41,8 @@ struct FakeEngineOptions {
   size_t text_bytes_per_token = 0;        // 0: "t<i> "; else that many 'x'
   bool prompt_logprobs = true;            // answers Output.prompt_logprobs with one PromptEvent
   Duration retry_after = std::chrono::milliseconds(1500);
-  std::string fail_text;  // not empty: requests end with INTERNAL and this text
+  std::string chat_template;  // empty: the model has none
+  std::string fail_text;      // not empty: requests end with INTERNAL and this text
 };
 
 class FakeEngine final : public Engine {
@@ -55,6 +56,7 @@ class FakeEngine final : public Engine {
   void Drain(TimePoint deadline) override;
 
   const Tokenizer& tokenizer() const override { return tokenizer_; }
+  const ChatTemplate* chat_template() const override { return chat_template_.get(); }
   const ModelDescription& model() const override { return model_; }
   const MemoryPlan& memory_plan() const override { return memory_plan_; }
   const RequestLimits& limits() const override { return limits_; }
@@ -85,6 +87,7 @@ class FakeEngine final : public Engine {
   const Clock& clock_;
   StepObserver& observer_;
   const ByteTokenizer tokenizer_;
+  std::unique_ptr<const ChatTemplate> chat_template_;
   ModelDescription model_;
   MemoryPlan memory_plan_;
   RequestLimits limits_;
