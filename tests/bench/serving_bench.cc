@@ -117,6 +117,7 @@ class TracedEngine final : public Engine {
   void Cancel(Ticket ticket) override { engine_.Cancel(ticket); }
   void Drain(TimePoint deadline) override { engine_.Drain(deadline); }
   const Tokenizer& tokenizer() const override { return engine_.tokenizer(); }
+  const ChatTemplate* chat_template() const override { return engine_.chat_template(); }
   const ModelDescription& model() const override { return engine_.model(); }
   const MemoryPlan& memory_plan() const override { return engine_.memory_plan(); }
   const RequestLimits& limits() const override { return engine_.limits(); }
