@@ -52,12 +52,6 @@ int PrintAdminError(AdminClient& client, const CliOptions& options, const absl::
   return kExitFailed;
 }
 
-int PrintLostOutput(const absl::Status& status) {
-  WriteAll(STDERR_FILENO, absl::StrFormat("gatehouse: %s\n", std::string(status.message())))
-      .IgnoreError();
-  return kExitFailed;
-}
-
 Glyphs TerminalGlyphs() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
     const char* const value = std::getenv(name);

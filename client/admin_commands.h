@@ -10,9 +10,8 @@ namespace gatehouse {
 // Returns the exit code; blocks until done.
 int RunAdmin(AdminClient& client, const CliOptions& options);
 
-// Both print and return the exit code. Ours, for commands of the operators' service:
+// Prints the error of a call and returns the exit code.
 int PrintAdminError(AdminClient& client, const CliOptions& options, const absl::Status& status);
-int PrintLostOutput(const absl::Status& status);
 
 // What the terminal's locale can show.
 Glyphs TerminalGlyphs();

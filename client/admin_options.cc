@@ -22,7 +22,7 @@ void AddUpdateFlags(CLI::App& command, AdminOptions& admin) {
       ->capture_default_str();
   command
       .add_option("--count", admin.max_updates, "End after so many updates; 0: go on until Ctrl-C")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
 }
 

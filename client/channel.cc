@@ -4,6 +4,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "client/rpc_error.h"
 
@@ -19,6 +20,23 @@ constexpr int kMaxReceiveBytes = 64 << 20;
 constexpr int kFirstReconnectMs = 100;
 constexpr int kMaxReconnectMs = 5000;
 
+// gRPC would take 443 for a missing port, and 99999 less a multiple of 65536.
+absl::Status CheckTarget(const std::string& target) {
+  if (target.empty()) return absl::InvalidArgumentError("the target is empty");
+  for (const char* scheme : {"unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:"}) {
+    if (absl::StartsWith(target, scheme)) return absl::OkStatus();
+  }
+  const size_t colon = target.rfind(':');
+  int port = 0;
+  const bool is_whole = colon != std::string::npos && colon > 0 &&
+                        (target.find(':') == colon || target[colon - 1] == ']') &&
+                        absl::SimpleAtoi(target.substr(colon + 1), &port) && port >= 1 &&
+                        port <= 65535;
+  if (is_whole) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("the target '%s' is not HOST:PORT with a port from 1 to 65535", target));
+}
+
 }  // namespace
 
 bool IsLoopback(const std::string& target) {
@@ -32,7 +50,8 @@ bool IsLoopback(const std::string& target) {
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const ClientOptions& options) {
-  if (options.target.empty()) return absl::InvalidArgumentError("the target is empty");
+  const absl::Status target = CheckTarget(options.target);
+  if (!target.ok()) return target;
   if (options.tls_cert_pem.empty() != options.tls_key_pem.empty()) {
     return absl::InvalidArgumentError(
         "mutual TLS needs a certificate and its key, not one of them");

@@ -17,7 +17,8 @@ constexpr size_t kMaxPromptBytes = 64 << 20;  // more than any context holds
 
 // Prints and returns the exit code of a command that gives one answer.
 int PrintAnswer(const std::string& text) {
-  return WriteAll(STDOUT_FILENO, text).ok() ? kExitDone : kExitFailed;
+  const absl::Status written = WriteAll(STDOUT_FILENO, text);
+  return written.ok() ? kExitDone : PrintLostOutput(written);
 }
 
 int PrintCallError(GatehouseClient& client, const CliOptions& options, const absl::Status& status) {
@@ -203,11 +204,14 @@ int RunHealth(GatehouseClient& client, const CliOptions& options) {
   const CallOptions call = CallOptionsOf(options);
   HealthState last = HealthState::kUnknown;
   if (options.watch) {
+    absl::Status written;
     const absl::Status status =
         client.WatchHealth(options.health_service, call, [&](HealthState state) {
           last = state;
-          return WriteAll(STDOUT_FILENO, DescribeHealth(state, options)).ok();
+          written = WriteAll(STDOUT_FILENO, DescribeHealth(state, options));
+          return written.ok();
         });
+    if (!written.ok()) return PrintLostOutput(written);
     if (!status.ok()) return PrintCallError(client, options, status);
   } else {
     const absl::StatusOr<HealthState> state = client.CheckHealth(options.health_service, call);
@@ -223,6 +227,12 @@ int RunHealth(GatehouseClient& client, const CliOptions& options) {
 void PrintError(const absl::Status& status, const std::string& text, bool json) {
   if (json) WriteAll(STDOUT_FILENO, ToJsonLine(status)).IgnoreError();
   WriteAll(STDERR_FILENO, absl::StrFormat("gatehouse: %s\n", TerminalSafe(text))).IgnoreError();
+}
+
+int PrintLostOutput(const absl::Status& status) {
+  WriteAll(STDERR_FILENO, absl::StrFormat("gatehouse: %s\n", std::string(status.message())))
+      .IgnoreError();
+  return kExitFailed;
 }
 
 int RunCommand(GatehouseClient& client, CliOptions& options, InterruptWatcher& watcher) {

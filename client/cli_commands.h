@@ -19,6 +19,9 @@ inline constexpr int kExitInterrupted = 130;
 // filled them; blocks until done. May be called once.
 int RunCommand(GatehouseClient& client, CliOptions& options, InterruptWatcher& watcher);
 
+// Prints that the output cannot be written (an error of WriteAll) and returns the exit code.
+int PrintLostOutput(const absl::Status& status);
+
 // Prints an error that came before or beside a call: one line, or a JSON object with --json.
 void PrintError(const absl::Status& status, const std::string& text, bool json);
 

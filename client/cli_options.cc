@@ -95,7 +95,7 @@ void AddSamplingFlags(CLI::App& app, v1::Sampling& s) {
                   [&s](float v) { s.set_repetition_penalty(v); });
   AddField<uint64_t>(app, "--seed", group, "The same seed gives the same text",
                      [&s](uint64_t v) { s.set_seed(v); });
-  app.get_option("--seed")->check(CLI::NonNegativeNumber);  // -1 would become 2^64 - 1
+  app.get_option("--seed")->check(CheckNotNegative);
   AddField<int32_t>(app, "-n,--outputs", group, "How many outputs",
                     [&s](int32_t v) { s.set_n(v); });
   AddRepeated<std::string>(app, "--logit-bias", group, "ID=VALUE, added to the token's logit",
@@ -192,6 +192,7 @@ void AddPromptFlags(CLI::App& app, PromptSource& prompt) {
       },
       "The text; '-' or nothing: standard input");
   app.add_option("-f,--file", prompt.file, "Read the text from a file ('-': standard input)")
+      ->type_name("FILE")
       ->excludes(text);
 }
 
@@ -306,7 +307,7 @@ ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& opti
                 absl::StrFormat("gatehouse: argument %d is not UTF-8 at byte %d\n", i, *bad_byte)};
   }
   CLI::App app("Command line client of a Gatehouse server.", "gatehouse");
-  app.footer(kFooter);
+  app.footer("Flags of all commands: gatehouse --help.\n");  // what the commands below take over
   app.add_subcommand("help", "Show this page, or with the name of a command its flags");
   app.set_version_flag("--version", "gatehouse " GATEHOUSE_VERSION);
   app.require_subcommand(1);
@@ -321,6 +322,7 @@ ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& opti
   health.add_flag("--watch", options.watch, "Go on and print every change");
 
   AddAdmin(app, options);
+  app.footer(kFooter);
 
   std::vector<const char*> words(argv, argv + argc);
   if (argc > 1 && std::string_view(argv[1]) == "help") {

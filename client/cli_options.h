@@ -57,7 +57,9 @@ struct CliOptions {
   AdminOptions admin;
 
   std::chrono::milliseconds timeout() const {
-    return std::chrono::milliseconds(static_cast<int64_t>(timeout_seconds * 1000));
+    // Rounded up: 0 would be none.
+    return std::chrono::ceil<std::chrono::milliseconds>(
+        std::chrono::duration<double>(timeout_seconds));
   }
 };
 

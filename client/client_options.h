@@ -27,7 +27,7 @@ struct RetryPolicy {
 };
 
 struct ClientOptions {
-  std::string target = "127.0.0.1:50051";  // host:port, or unix:/path
+  std::string target = "127.0.0.1:50051";  // host:port, unix:/path, or as gRPC has it
   bool use_tls = false;
   std::string tls_ca_pem = "";       // empty: the system's roots
   std::string tls_cert_pem = "";     // for mutual TLS: certificate and key, both or none

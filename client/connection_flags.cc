@@ -120,19 +120,23 @@ std::string DescribeParseError(const CLI::App& app, const std::string& what) {
 
 void AddConnectionFlags(CLI::App& app, ConnectionFlags& flags, const std::string& target_help) {
   const char* const group = "Connection";
-  app.add_option("--target", flags.target, target_help)->group(group);
+  app.add_option("--target", flags.target, target_help)->type_name("HOST:PORT")->group(group);
   app.add_flag("--tls", flags.tls, "Encrypt; the certificate must be signed by a known authority")
       ->group(group);
   app.add_option("--tls-ca", flags.tls_ca_file, "Authorities to trust instead (PEM); implies --tls")
+      ->type_name("FILE")
       ->group(group);
   app.add_option("--tls-cert", flags.tls_cert_file, "Our certificate (PEM), for mutual TLS")
+      ->type_name("FILE")
       ->group(group);
-  app.add_option("--tls-key", flags.tls_key_file, "Its key (PEM)")->group(group);
+  app.add_option("--tls-key", flags.tls_key_file, "Its key (PEM)")->type_name("FILE")->group(group);
   app.add_option("--tls-server-name", flags.tls_server_name,
                  "The name that the server's certificate has, if it is not the target's")
+      ->type_name("NAME")
       ->group(group);
   app.add_option("--token-file", flags.token_file,
                  "File with the bearer token; without it GATEHOUSE_TOKEN is used, if set")
+      ->type_name("FILE")
       ->group(group);
 }
 
@@ -180,6 +184,15 @@ std::string DescribeCallError(const absl::Status& status, const std::string& tar
   if (!absl::IsUnavailable(status)) return DescribeError(status);
   // The server's own word, or the connection's end, which names nothing.
   if (reachable) return absl::StrFormat("%s\n  (server: %s)", DescribeError(status), target);
+  // What an HTTP/1 server and one that expects TLS make of our first bytes.
+  if (absl::StrContains(said, "HTTP/2") || absl::StrContains(said, "http1") ||
+      absl::StrContains(said, "Socket closed")) {
+    return absl::StrFormat(
+        "what answers at %s does not speak gRPC without TLS\n"
+        "  Is this the port of metrics, or is --tls (--tls-ca) missing?\n"
+        "  (%s)",
+        target, said);
+  }
   return absl::StrFormat(
       "cannot reach a server at %s\n"
       "  Start one with: gatehouse-server --model DIR\n"

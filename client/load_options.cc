@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "client/text.h"
+
 namespace gatehouse {
 namespace {
 
@@ -67,7 +69,7 @@ void AddRequestFlags(CLI::App& app, LoadOptions& o) {
       ->check(CLI::Range(0.0, kMaxSeconds))
       ->group(group);
   app.add_option("--seed", o.seed, "Of arrivals, prompts and sampling")
-      ->check(CLI::NonNegativeNumber)  // -1 would become 2^64 - 1
+      ->check(CheckNotNegative)
       ->capture_default_str()
       ->group(group);
 }

@@ -74,6 +74,10 @@ std::string TerminalSafe(std::string_view text) {
   return safe;
 }
 
+std::string CheckNotNegative(const std::string& number) {
+  return !number.empty() && number[0] == '-' ? number + " is negative" : "";
+}
+
 std::string NearestWord(std::string_view word, const std::vector<std::string>& candidates) {
   constexpr size_t kMaxWordBytes = 64;  // the table of EditDistance is quadratic
   if (word.size() > kMaxWordBytes) return "";

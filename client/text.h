@@ -17,6 +17,10 @@ std::optional<size_t> FirstInvalidUtf8(std::string_view text);
 // other than newline and tab come out as \xNN (C1 controls as \u00NN). `text` is UTF-8.
 std::string TerminalSafe(std::string_view text);
 
+// For the check of a flag that takes an unsigned number, where -1 would become 2^64 - 1: empty, or
+// what is wrong.
+std::string CheckNotNegative(const std::string& number);
+
 // Of `candidates`, the one that `word` was most likely meant to be: at most a third of its letters
 // (at least one) wrong, missing, added or swapped with their neighbour; empty if none is that near.
 std::string NearestWord(std::string_view word, const std::vector<std::string>& candidates);

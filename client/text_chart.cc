@@ -89,7 +89,8 @@ std::string DescribeBytes(double bytes) {
     bytes /= 1000;
     ++unit;
   }
-  return absl::StrFormat(unit == 0 || bytes >= 99.95 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+  const int num_decimals = unit == 0 || bytes >= 99.95 ? 0 : 1;
+  return absl::StrFormat("%.*f %s", num_decimals, bytes, units[unit]);
 }
 
 }  // namespace gatehouse

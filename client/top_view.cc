@@ -63,6 +63,17 @@ std::vector<std::string> Heading(const TopFrame& frame, int num_columns, Glyphs 
   return lines;
 }
 
+std::string BarsTitle(const TopFrame& frame, int num_columns) {
+  std::string title = "load of each expert";
+  const int num_experts = frame.load.layers().empty() ? 0 : frame.load.layers(0).tokens_size();
+  const int num_bars = std::max(1, num_columns - kColumnsBeforeBars);
+  if (num_experts > num_bars) {
+    title = absl::StrFormat("busiest of %d experts", (num_experts + num_bars - 1) / num_bars);
+  }
+  return title + (frame.load_seconds > 0 ? absl::StrFormat(", last %.0f s", frame.load_seconds)
+                                         : " since the start");
+}
+
 std::string LayerLine(const v1::LayerExpertLoad& layer, double seconds, int num_columns,
                       Glyphs glyphs) {
   const int64_t tokens = std::accumulate(layer.tokens().begin(), layer.tokens().end(), int64_t{0});
@@ -104,11 +115,8 @@ std::vector<std::string> DrawTop(const TopFrame& frame, const TopSize& size, Gly
                                  int& first_layer) {
   std::vector<std::string> lines = Heading(frame, size.num_columns, glyphs);
   lines.emplace_back();
-  lines.push_back(
-      absl::StrFormat("%5s %9s %12s  %s", "layer", "imbalance", "assigned/s",
-                      frame.load_seconds > 0
-                          ? absl::StrFormat("load of each expert, last %.0f s", frame.load_seconds)
-                          : "load of each expert since the start"));
+  lines.push_back(absl::StrFormat("%5s %9s %12s  %s", "layer", "imbalance", "assigned/s",
+                                  BarsTitle(frame, size.num_columns)));
   const int num_layers = frame.load.layers_size();
   const int num_free = size.num_rows - static_cast<int>(lines.size()) - 1;  // but the last line
   const int num_shown = std::clamp(num_free, 0, num_layers);

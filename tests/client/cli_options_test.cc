@@ -267,6 +267,11 @@ TEST(ToClientOptionsTest, TheTokenComesFromAFileOrTheEnvironment) {
   std::remove(path.c_str());
 }
 
+TEST(ParseCliOptionsTest, ATimeoutOfLessThanAMillisecondIsOne) {
+  EXPECT_EQ(ParsedOk({"info", "--timeout", "0.0000001"}).timeout().count(), 1);
+  EXPECT_EQ(ParsedOk({"info", "--timeout", "0"}).timeout().count(), 0);
+}
+
 TEST(ToClientOptionsTest, RetriesComeBehindTheFirstTry) {
   EXPECT_EQ(ToClientOptions(ParsedOk({"info"}).connection)->retry.max_tries, 4);
   EXPECT_EQ(ToClientOptions(ParsedOk({"info", "--retries", "0"}).connection)->retry.max_tries, 1);

@@ -271,7 +271,7 @@ TEST(ConnectTest, SendsNoTokenUnencryptedToOtherMachines) {
     EXPECT_TRUE(GatehouseClient::Connect({.target = here, .auth_token = "t"}).ok()) << here;
   }
   for (const char* away : {"example.org:1", "127.example.org:1", "10.0.0.1:1", "[2001:db8::1]:1",
-                           "localhost.example.org:1", "dns:///example.org", "[::10]:1"}) {
+                           "localhost.example.org:1", "dns:///example.org:1", "[::10]:1"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(
         GatehouseClient::Connect({.target = away, .auth_token = "t"}).status()))
         << away;
@@ -281,6 +281,17 @@ TEST(ConnectTest, SendsNoTokenUnencryptedToOtherMachines) {
     EXPECT_TRUE(
         GatehouseClient::Connect({.target = away, .use_tls = true, .auth_token = "t"}).ok());
     EXPECT_TRUE(GatehouseClient::Connect({.target = away}).ok());
+  }
+}
+
+TEST(ConnectTest, RefusesTargetsThatGrpcWouldReadOtherwise) {
+  for (const char* target : {"", "localhost", "127.0.0.1", "h:", "h:0", "h:99999", "h:-1", ":1",
+                             "::1", "::1:50051", "h:1x"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(GatehouseClient::Connect({.target = target}).status()))
+        << target;
+  }
+  for (const char* target : {"h:1", "h:65535", "[::1]:1", "unix:/x", "dns:///h:1"}) {
+    EXPECT_TRUE(GatehouseClient::Connect({.target = target}).ok()) << target;
   }
 }
 

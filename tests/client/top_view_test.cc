@@ -80,6 +80,15 @@ TEST(DrawTopTest, ShowsTheServerAndALineForEachLayer) {
   EXPECT_THAT(text, Not(HasSubstr("!")));
 }
 
+TEST(DrawTopTest, SaysWhatAColumnIs) {
+  int first_layer = 0;
+  const TopSize size{.num_rows = 24, .num_columns = 80};
+  EXPECT_THAT(Joined(DrawTop(Frame(1, 49), size, Glyphs::kAscii, first_layer)),
+              HasSubstr("load of each expert, last 2 s"));
+  EXPECT_THAT(Joined(DrawTop(Frame(1, 128), size, Glyphs::kAscii, first_layer)),
+              HasSubstr("busiest of 3 experts, last 2 s"));
+}
+
 TEST(DrawTopTest, SaysWhatIsWrong) {
   TopFrame frame = Frame(1, 1);
   frame.problem = "no answer";

@@ -72,6 +72,7 @@ class BusyServerTest(unittest.TestCase):
         done = run("info", target=target)
         self.assertEqual(done.returncode, 1)
         self.assertIn(target, done.stderr)
+        self.assertIn("does not speak gRPC", done.stderr)
 
 
 class CredentialsTest(unittest.TestCase):
@@ -109,6 +110,7 @@ class CredentialsTest(unittest.TestCase):
         self.assertIn("certificate verify failed", done.stderr)
         done = run("generate", "x", "--retries", "0", target=target)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("is --tls (--tls-ca) missing?", done.stderr)
 
     def test_mutual_tls_shows_our_certificate(self):
         target = self.serve(client_authority="authority.crt")
