@@ -18,7 +18,7 @@ CLI::App& AddCommand(CLI::App& parent, CliOptions& options, CliCommand command, 
 
 void AddUpdateFlags(CLI::App& command, AdminOptions& admin) {
   command.add_option("--interval", admin.interval_seconds, "Seconds between updates")
-      ->check(CLI::Range(0.1, 3600.0))
+      ->check(CLI::Range(0.2, 3600.0))
       ->capture_default_str();
   command
       .add_option("--count", admin.max_updates, "End after so many updates; 0: go on until Ctrl-C")

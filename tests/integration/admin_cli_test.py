@@ -42,7 +42,7 @@ class AdminCliTest(unittest.TestCase):
     def test_watch_and_top_print_a_line_an_update(self):
         for words, key in ((("admin", "watch"), None), (("top",), "status")):
             with self.subTest(words=words):
-                flags = ("--interval", "0.1", "--count", "3")
+                flags = ("--interval", "0.2", "--count", "3")
                 lines = self.output(*words, *flags).splitlines()
                 self.assertEqual(len(lines), 3)
                 for line in lines:
@@ -51,7 +51,7 @@ class AdminCliTest(unittest.TestCase):
                 lines = [json.loads(line) for line in self.output(*words, *flags, "--json").splitlines()]
                 self.assertEqual([(line[key] if key else line)["state"] for line in lines], ["SERVING"] * 3)
         self.assertIn("experts", lines[0])
-        self.assertEqual(self.admin.seen["WatchStatusRequest"].interval_seconds, 0.1)
+        self.assertEqual(self.admin.seen["WatchStatusRequest"].interval_seconds, 0.2)
 
     def test_experts(self):
         text = self.output("admin", "experts")
@@ -82,7 +82,7 @@ class AdminCliTest(unittest.TestCase):
         self.assertEqual(self.admin.seen["SetLogLevelRequest"].level, admin_pb2.SetLogLevelRequest.DEBUG)
 
     def test_top_ends_when_the_server_does(self):
-        process = subprocess.Popen([harness.program("gatehouse"), "top", "--interval", "0.1", "--target",
+        process = subprocess.Popen([harness.program("gatehouse"), "top", "--interval", "0.2", "--target",
                                     self.server.target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.kill)
@@ -94,7 +94,7 @@ class AdminCliTest(unittest.TestCase):
 
     def test_a_reader_that_is_gone_ends_it(self):
         for words in (("top",), ("admin", "watch")):
-            process = subprocess.Popen([harness.program("gatehouse"), *words, "--interval", "0.1", "--target",
+            process = subprocess.Popen([harness.program("gatehouse"), *words, "--interval", "0.2", "--target",
                                         self.server.target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                        stderr=subprocess.PIPE)
             self.addCleanup(process.kill)
@@ -103,6 +103,55 @@ class AdminCliTest(unittest.TestCase):
             self.assertIn(b"the reader of the output is gone", process.stderr.read())
             process.stderr.close()
             self.assertEqual(process.wait(HANG_SECONDS), 1)
+
+
+class RealServerTest(unittest.TestCase):
+    """The same commands on a real server, with work."""
+
+    def setUp(self):
+        self.server = harness.Server()
+        self.addCleanup(self.server.stop)
+
+    def start(self, *words, target=None):
+        process = subprocess.Popen([harness.program("gatehouse"), *words, "--target", target or self.server.ready["admin"]],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
+        return process
+
+    def answer(self, *words):
+        process = self.start(*words, "--json")
+        stdout, stderr = process.communicate(timeout=HANG_SECONDS)
+        self.assertEqual((process.returncode, stderr), (0, ""))
+        return [json.loads(line) for line in stdout.splitlines()]
+
+    def start_long(self):
+        """A request that cannot end before its output is read on."""
+        process = self.start("generate", "It is a truth", "--ignore-eos", "--max-new-tokens", "240", "--top-logprobs", "20",
+                             "--json", "--request-id", "r1", target=self.server.target)
+        self.assertIn("started", process.stdout.readline())
+        return process
+
+    def test_work_is_seen_and_cancelled(self):
+        process = self.start_long()
+        [requests] = self.answer("admin", "requests")
+        self.assertEqual([request["request_id"] for request in requests["requests"]], ["r1"])
+        self.assertEqual(self.answer("admin", "cancel", "r1"), [{"cancelled": 1}])
+        stdout, stderr = process.communicate(timeout=HANG_SECONDS)
+        self.assertEqual((process.returncode, stderr.split(":")[1].strip()), (1, "CANCELLED"), stdout[-200:])
+        [load] = self.answer("admin", "experts")
+        self.assertGreater(sum(int(tokens) for tokens in load["layers"][0]["tokens"]), 0)
+        [layer] = self.answer("admin", "experts", "--layer", "2")
+        self.assertEqual([one["layer"] for one in layer["layers"]], [2])
+        updates = self.answer("top", "--count", "2", "--interval", "0.2")
+        self.assertEqual([update["status"]["state"] for update in updates], ["SERVING"] * 2)
+        self.assertEqual(len(updates[0]["experts"]["layers"]), len(load["layers"]))
+        self.assertEqual([status["state"] for status in self.answer("admin", "watch", "--count", "2", "--interval", "0.2")],
+                         ["SERVING"] * 2)
+
+    def test_drain_ends_the_server(self):
+        self.assertEqual(self.answer("admin", "log-level", "warning"), [{"previous": "INFO"}])
+        self.answer("admin", "drain", "--seconds", "1")
+        self.assertEqual(self.server.wait(), 0)
 
 
 class TerminalTest(unittest.TestCase):
@@ -120,7 +169,7 @@ class TerminalTest(unittest.TestCase):
         self.settings = termios.tcgetattr(child_side)
         self.child_side = child_side
         self.addCleanup(os.close, child_side)
-        process = subprocess.Popen([harness.program("gatehouse"), "top", "--interval", "0.1", "--target",
+        process = subprocess.Popen([harness.program("gatehouse"), "top", "--interval", "0.2", "--target",
                                     self.server.target], stdin=child_side, stdout=child_side, stderr=child_side,
                                    env={**os.environ, "LC_ALL": "C.UTF-8"}, start_new_session=True)
         self.addCleanup(process.kill)
