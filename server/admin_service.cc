@@ -11,7 +11,7 @@
 namespace gatehouse {
 namespace {
 
-constexpr double kMinIntervalSeconds = 0.2;  // the watcher's period
+constexpr double kMinIntervalSeconds = 0.1;  // the watcher's period
 constexpr double kMaxIntervalSeconds = 3600;
 constexpr double kMaxDrainSeconds = 86400;
 constexpr int kMaxListedRequests = 10000;

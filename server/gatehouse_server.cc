@@ -25,7 +25,7 @@
 namespace gatehouse {
 namespace {
 
-constexpr Duration kWatchPeriod = std::chrono::milliseconds(200);
+constexpr Duration kWatchPeriod = std::chrono::milliseconds(100);
 constexpr Duration kReloadPeriod = std::chrono::seconds(1);
 constexpr size_t kMaxTokenFileBytes = size_t{4} << 20;
 // At least this long for the last messages of a drained server to reach their readers.

@@ -114,7 +114,10 @@ std::shared_ptr<grpc::ServerCredentials> TlsCertificates::ServerCredentials() {
       grpc_ssl_server_credentials_create_options_using_config_fetcher(
           must_be_signed ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
                          : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
-          &TlsCertificates::Fetch, this);
+          [](void* self, grpc_ssl_server_certificate_config** config) {
+            return static_cast<TlsCertificates*>(self)->Fetch(config);
+          },
+          this);
   return std::make_shared<ExchangeableCredentials>(
       grpc_ssl_server_credentials_create_with_options(options));
 }
@@ -126,17 +129,15 @@ void TlsCertificates::Set(TlsMaterial material) {
 }
 
 grpc_ssl_certificate_config_reload_status TlsCertificates::Fetch(
-    void* self, grpc_ssl_server_certificate_config** config) {
-  auto& certificates = *static_cast<TlsCertificates*>(self);
-  const MutexLock lock(certificates.mutex_);
-  if (!std::exchange(certificates.is_new_, false))
-    return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
-  const TlsMaterial& material = certificates.material_;
-  const grpc_ssl_pem_key_cert_pair pair = {.private_key = material.key.c_str(),
-                                           .cert_chain = material.certificate_chain.c_str()};
+    grpc_ssl_server_certificate_config** config) {
+  const MutexLock lock(mutex_);
+  if (!is_new_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+  is_new_ = false;
+  const grpc_ssl_pem_key_cert_pair pair = {.private_key = material_.key.c_str(),
+                                           .cert_chain = material_.certificate_chain.c_str()};
   // gRPC's core insists on an authority. Our own certificate does: nobody is asked to show one.
   const std::string& client_ca =
-      material.client_ca.empty() ? material.certificate_chain : material.client_ca;
+      material_.client_ca.empty() ? material_.certificate_chain : material_.client_ca;
   *config = grpc_ssl_server_certificate_config_create(client_ca.c_str(), &pair, 1);
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }

@@ -41,8 +41,8 @@ class TlsCertificates {
   void Set(TlsMaterial material) GATEHOUSE_EXCLUDES(mutex_);
 
  private:
-  static grpc_ssl_certificate_config_reload_status Fetch(
-      void* self, grpc_ssl_server_certificate_config** config);
+  grpc_ssl_certificate_config_reload_status Fetch(grpc_ssl_server_certificate_config** config)
+      GATEHOUSE_EXCLUDES(mutex_);
 
   Mutex mutex_;
   TlsMaterial material_ GATEHOUSE_GUARDED_BY(mutex_);

@@ -32,6 +32,38 @@ grpc::health::v1::HealthCheckResponse::ServingStatus CheckHealth(
   return response.status();
 }
 
+TEST_F(GatehouseServerTest, SaysThatItLoadsUntilThereIsAnEngine) {
+  using Health = grpc::health::v1::HealthCheckResponse;
+  config_.listen = config_.admin.listen = config_.metrics_listen = "127.0.0.1:0";
+  config_.ready_file = ::testing::TempDir() + absl::StrFormat("loading.%d.json", getpid());
+  auto server = GatehouseServer::Start(config_, facts_, Parts());
+  ASSERT_TRUE(server.ok()) << server.status();
+  channel_ = grpc::CreateChannel((*server)->listen_address(), grpc::InsecureChannelCredentials());
+  stub_ = v1::Inference::NewStub(channel_);
+  const std::string& metrics_address = (*server)->metrics_address();
+  EXPECT_EQ(CheckHealth(channel_, ""), Health::NOT_SERVING);
+  EXPECT_EQ(CheckHealth(channel_, "gatehouse.v1.Inference"), Health::NOT_SERVING);
+  EXPECT_EQ(HttpGet(metrics_address, "/healthz").status, 200);
+  EXPECT_EQ(HttpGet(metrics_address, "/readyz").status, 503);
+  EXPECT_THAT(HttpGet(metrics_address, "/readyz").body, HasSubstr("loading"));
+  EXPECT_THAT(HttpGet(metrics_address, "/metrics").body,
+              HasSubstr("gatehouse_engine_state{state=\"loading\"} 1\n"));
+  const grpc::Status refused = Generate(TextRequest("a", 1)).status;
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused).has_value());
+  grpc::ClientContext context;
+  v1::ServerInfo info;
+  EXPECT_EQ(stub_->GetServerInfo(&context, {}, &info).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(std::ifstream(config_.ready_file).good());
+
+  engine_ = std::make_unique<FakeEngine>(FakeEngineOptions{}, clock_, metrics_);
+  metrics_.SetModel(engine_->model());
+  ASSERT_TRUE((*server)->Serve(*engine_).ok());
+  EXPECT_TRUE(std::ifstream(config_.ready_file).good());
+  EXPECT_EQ(CheckHealth(channel_, ""), Health::SERVING);
+  EXPECT_TRUE(Generate(TextRequest("a", 1)).status.ok());
+}
+
 TEST_F(GatehouseServerTest, HealthFollowsAStallAndItsEnd) {
   using Health = grpc::health::v1::HealthCheckResponse;
   config_.limits.stall_seconds = config_.limits.first_step_seconds = 0.01;

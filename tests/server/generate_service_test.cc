@@ -151,6 +151,19 @@ TEST_F(GenerateServiceTest, AFullQueueIsResourceExhaustedWithTheTimeToWait) {
   EXPECT_EQ(retry->retry_delay().nanos(), 500'000'000);
 }
 
+TEST_F(GenerateServiceTest, MoreOpenCallsThanTheLimitAreRefused) {
+  config_.limits.max_open_calls = 1;
+  StartServer();
+  grpc::ClientContext context;
+  auto open = stub_->Generate(&context, TextRequest("a", 1'000'000));
+  v1::GenerateResponse response;
+  ASSERT_TRUE(open->Read(&response));
+  const Stream refused = Generate(TextRequest("b", 1));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(DetailOf<google::rpc::RetryInfo>(refused.status).has_value());
+  context.TryCancel();
+}
+
 TEST_F(GenerateServiceTest, AnInvalidRequestNamesTheFieldAndBothNumbers) {
   StartServer();
   v1::GenerateRequest request = TextRequest("a", 1);
@@ -212,6 +225,8 @@ TEST_F(GenerateServiceTest, OurOwnFaultsCarryTheIdThatTheLogRepeats) {
   const std::string log = ::testing::internal::GetCapturedStdout();
   EXPECT_EQ(stream.status.error_code(), grpc::StatusCode::INTERNAL);
   EXPECT_THAT(stream.status.error_message(), HasSubstr("id-77"));
+  EXPECT_THAT(stream.status.error_message(), ::testing::Not(HasSubstr("weight")));
+  EXPECT_THAT(log, HasSubstr("a weight is not finite"));
   EXPECT_THAT(log, HasSubstr("id=id-77"));
   EXPECT_THAT(log, HasSubstr("status=INTERNAL"));
   EXPECT_THAT(log, ::testing::Not(HasSubstr("secret")));
