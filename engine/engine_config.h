@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "kernels/kv_type.h"
 #include "kernels/weight_format.h"
 
 namespace gatehouse {
@@ -21,6 +22,7 @@ struct CacheOptions {
       16;  // vLLM's and everyone's: small enough to waste little, large enough to stream
   int64_t kv_cache_bytes =
       0;  // 0: enough for max_sequences * max_context, at most half of the free memory
+  KvType kv_type = KvType::kF32;  // narrower types round keys and values: only when asked for
 };
 
 struct SchedulerOptions {

@@ -146,7 +146,8 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
   const TransformerShape shape = ShapeOf(model, loaded.config.scheduler);
   const KvShape kv{.num_kv_heads = model.attention.num_kv_heads,
                    .head_dim = model.attention.head_dim,
-                   .block_tokens = requested.cache.block_tokens};
+                   .block_tokens = requested.cache.block_tokens,
+                   .type = requested.cache.kv_type};
   const WeightBytes weight_bytes = MeasureWeights(tensors, formats, *backend);
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan,
                              PlanFor(loaded.config, model, shape, kv, weight_bytes, *backend));

@@ -41,6 +41,21 @@ Option Weights(std::string name, std::string help,
           }};
 }
 
+Option KvTypeOption() {
+  return {"kv-type", "f32|bf16|int8", "how keys and values are held; the narrow types round them",
+          [](const std::string& text, ServerConfig& config) -> Expected {
+            for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8}) {
+              if (text != KvTypeName(type)) continue;
+              config.engine.cache.kv_type = type;
+              return {};
+            }
+            return "f32, bf16 or int8";
+          },
+          [](const ServerConfig& config) {
+            return std::string(KvTypeName(config.engine.cache.kv_type));
+          }};
+}
+
 Option MetricsLevel() {
   return {
       "metrics-level", "0|1|2",
@@ -102,6 +117,7 @@ void AddEngineOptions(std::vector<Option>& options) {
                             GATEHOUSE_FIELD(engine.model.expert_weights)));
   options.push_back(Weights("dense-weights", "the same for everything but experts",
                             GATEHOUSE_FIELD(engine.model.dense_weights)));
+  options.push_back(KvTypeOption());
   options.push_back(Whole<int32_t>("max-sequences", "requests running at once", {1, 65536},
                                    GATEHOUSE_FIELD(engine.scheduler.max_sequences)));
   options.push_back(Whole<int32_t>("max-step-tokens", "rows of one step", {1, 1 << 20},

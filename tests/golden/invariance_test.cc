@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 
 #include "tests/testing/engine_runner.h"
@@ -83,12 +84,14 @@ struct Setting {
   int num_companions = 0;
   int64_t kv_cache_bytes = 0;
   int companion_new_tokens = 0;  // 0: random, few
+  KvType kv_type = KvType::kF32;
 };
 
 Trace RunProbe(const Setting& setting, int* num_preemptions = nullptr) {
   EngineConfig config;
   config.scheduler.max_step_tokens = setting.max_step_tokens;
   config.cache.kv_cache_bytes = setting.kv_cache_bytes;
+  config.cache.kv_type = setting.kv_type;
   auto runner = EngineRunner::Create(
       {.model_dir = kModelDir, .num_threads = setting.num_threads, .config = config});
   EXPECT_TRUE(runner.ok()) << runner.status();
@@ -108,7 +111,7 @@ Trace RunProbe(const Setting& setting, int* num_preemptions = nullptr) {
 class InvarianceTest : public testing::TestWithParam<Setting> {};
 
 TEST_P(InvarianceTest, ARequestGivesTheSameBitsAsAlone) {
-  const Trace alone = RunProbe({.name = "alone"});
+  const Trace alone = RunProbe({.name = "alone", .kv_type = GetParam().kv_type});
   ASSERT_EQ(alone.logprobs.size(), 76u + 40u);
   EXPECT_EQ(RunProbe(GetParam()), alone);
 }
@@ -122,17 +125,35 @@ INSTANTIATE_TEST_SUITE_P(Settings, InvarianceTest,
                                          Setting{.name = "Among31OthersInSmallSteps",
                                                  .num_threads = 2,
                                                  .max_step_tokens = 48,
-                                                 .num_companions = 31}),
+                                                 .num_companions = 31},
+                                         Setting{.name = "OfBF16Among31OthersInSmallSteps",
+                                                 .num_threads = 2,
+                                                 .max_step_tokens = 48,
+                                                 .num_companions = 31,
+                                                 .kv_type = KvType::kBF16},
+                                         Setting{.name = "OfInt8Among31OthersInSmallSteps",
+                                                 .num_threads = 2,
+                                                 .max_step_tokens = 48,
+                                                 .num_companions = 31,
+                                                 .kv_type = KvType::kInt8}),
                          [](const auto& info) { return info.param.name; });
 
+class KvTypeTest : public testing::TestWithParam<KvType> {};
+
+INSTANTIATE_TEST_SUITE_P(Types, KvTypeTest,
+                         testing::Values(KvType::kF32, KvType::kBF16, KvType::kInt8),
+                         [](const auto& info) { return std::string(KvTypeName(info.param)); });
+
 // Warm: the cache holds what another request and then this one have computed.
-TEST(PrefixCacheTest, AWarmRequestGivesTheSameBitsAsACold) {
+TEST_P(KvTypeTest, AWarmRequestGivesTheSameBitsAsACold) {
   Request plain = Probe();  // nothing that tells of prompt rows, so that they need not be computed
   plain.output = {.top_logprobs = 3};
   Request beginning = plain;
   beginning.prompt_ids.resize(50);
-  const auto new_runner = [] {
-    return *EngineRunner::Create({.model_dir = kModelDir, .num_threads = 2});
+  EngineConfig config;
+  config.cache.kv_type = GetParam();
+  const auto new_runner = [&] {
+    return *EngineRunner::Create({.model_dir = kModelDir, .num_threads = 2, .config = config});
   };
   const auto cold = new_runner()->Run({plain})[0];
   const Trace cold_probe = TraceOf(*new_runner()->Run({Probe()})[0]);
@@ -147,19 +168,33 @@ TEST(PrefixCacheTest, AWarmRequestGivesTheSameBitsAsACold) {
   EXPECT_EQ(TraceOf(*runner->Run({Probe()})[0]), cold_probe);  // with what tells of prompt rows
 }
 
-TEST(PreemptionTest, ARecomputedRequestGivesTheSameBitsAsAlone) {
-  const Trace alone = RunProbe({.name = "alone"});
-  // Room for two sequences of 256 tokens: 6 layers, keys and values of 4 heads of 32 floats.
-  constexpr int64_t kBytesPerToken = 6 * 2 * 4 * 32 * 4;
+TEST_P(KvTypeTest, ARecomputedRequestGivesTheSameBitsAsAlone) {
+  const Trace alone = RunProbe({.name = "alone", .kv_type = GetParam()});
+  // Room for two sequences of 256 tokens: 6 layers, keys and values of 4 heads of 32 channels.
+  const int64_t scale_bytes = GetParam() == KvType::kInt8 ? 4 : 0;
+  const int64_t bytes_per_token = 6 * 2 * 4 * (32 * KvElementBytes(GetParam()) + scale_bytes);
   int num_preemptions = 0;
   // Companions grow by eight blocks each: more than the scheduler holds back for them.
   const Trace crowded = RunProbe({.name = "crowded",
                                   .num_companions = 15,
-                                  .kv_cache_bytes = 512 * kBytesPerToken,
-                                  .companion_new_tokens = 128},
+                                  .kv_cache_bytes = 512 * bytes_per_token,
+                                  .companion_new_tokens = 128,
+                                  .kv_type = GetParam()},
                                  &num_preemptions);
   EXPECT_EQ(crowded, alone);
   EXPECT_GT(num_preemptions, 0);
+}
+
+TEST(KvTypeEffectTest, ANarrowTypeShowsInTheBitsButStaysClose) {
+  const Trace exact = RunProbe({.name = "f32"});
+  for (const KvType type : {KvType::kBF16, KvType::kInt8}) {
+    const Trace narrow = RunProbe({.name = "narrow", .kv_type = type});
+    ASSERT_NE(narrow, exact) << KvTypeName(type);
+    // Of the prompt: both runs had the same tokens before each.
+    double sum = 0;
+    for (int i = 0; i < 76; ++i) sum += std::abs(narrow.logprobs[i] - exact.logprobs[i]);
+    EXPECT_LT(sum / 76, 0.1) << KvTypeName(type);
+  }
 }
 
 }  // namespace

@@ -75,6 +75,7 @@ class TokenizeTest(ServerTest):
         self.assertRegex(info.version, r"^\d+\.\d+\.\d+$")
         self.assertEqual(info.backend, "cpu")
         self.assertNotEqual(info.isa, "")
+        self.assertEqual(info.kv_type, "f32")
         self.assertGreaterEqual(info.threads, 1)
         self.assertGreaterEqual(info.ranks, 1)
         for field in info.limits.DESCRIPTOR.fields:

@@ -56,15 +56,17 @@ TEST(ServerConfigTest, FlagsWinOverVariablesAndVariablesOverTheFile) {
 }
 
 TEST(ServerConfigTest, ReadsEveryKindOfValue) {
-  const auto result = Parse({"--model=m", "--weights=bf16", "--dense-weights=f32",
-                             "--kv-cache-bytes=3MiB", "--max-step-ms=1.5", "--log-format=json",
-                             "--metrics-level=0", "--insecure", "--check", "--listen=[::]:0"},
-                            {{"GATEHOUSE_ISA", "portable"}});
+  const auto result =
+      Parse({"--model=m", "--weights=bf16", "--dense-weights=f32", "--kv-cache-bytes=3MiB",
+             "--max-step-ms=1.5", "--log-format=json", "--metrics-level=0", "--insecure",
+             "--kv-type=int8", "--check", "--listen=[::]:0"},
+            {{"GATEHOUSE_ISA", "portable"}});
   ASSERT_TRUE(result.ok()) << result.status();
   const ServerConfig& config = result->config;
   EXPECT_EQ(config.engine.model.expert_weights, WeightFormat::kBF16);
   EXPECT_EQ(config.engine.model.dense_weights, WeightFormat::kF32);
   EXPECT_EQ(config.engine.cache.kv_cache_bytes, 3 << 20);
+  EXPECT_EQ(config.engine.cache.kv_type, KvType::kInt8);
   EXPECT_EQ(config.engine.scheduler.max_step_ms, 1.5);
   EXPECT_EQ(config.log_format, LogFormat::kJson);
   EXPECT_EQ(config.metrics_level, 0);
@@ -98,6 +100,8 @@ TEST(ServerConfigTest, RefusesWithThePlaceTheValueAndWhatWasExpected) {
               HasSubstr("GATEHOUSE_THREADS: got \"two\", expected a whole number"));
   EXPECT_THAT(ErrorOf(Parse({"--config", WriteFile("bad.yaml", "model: m\nweights: int3\n")})),
               AllOf(HasSubstr("bad.yaml: weights: got \"int3\""), HasSubstr("f32 or bf16")));
+  EXPECT_THAT(ErrorOf(Parse({"--model=m", "--kv-type=f16"})),
+              HasSubstr("--kv-type: got \"f16\", expected f32, bf16 or int8"));
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--kv-cache-bytes=99999999999GiB"})),
               HasSubstr("--kv-cache-bytes"));
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--drain-seconds=nan"})), HasSubstr("--drain-seconds"));
@@ -137,6 +141,7 @@ TEST(ServerConfigTest, HelpNamesEveryFlagWithItsDefaultAndTheExitCodes) {
   for (const std::string flag : {"--model",
                                  "--weights",
                                  "--dense-weights",
+                                 "--kv-type",
                                  "--listen",
                                  "--metrics-listen",
                                  "--metrics-level",
