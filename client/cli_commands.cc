@@ -183,8 +183,7 @@ std::string DescribeServer(const v1::ServerInfo& s) {
   return absl::StrFormat("Server %s\n", s.version()) + Row("build", s.build()) +
          Row("back end", absl::StrFormat("%s, %s", s.backend(), s.isa())) +
          Row("ranks, threads", absl::StrFormat("%d, %d", s.ranks(), s.threads())) +
-         Row("KV type", s.kv_type()) +
-         DescribeLimits(s.limits());
+         Row("KV type", s.kv_type()) + DescribeLimits(s.limits());
 }
 
 int RunInfo(GatehouseClient& client, const CliOptions& options) {

@@ -28,12 +28,13 @@ TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& sche
   return {.hidden_size = config.hidden_size,
           .vocab_size = config.vocab_size,
           .attention = AttentionOptionsOf(config, 0),
+          .latent = LatentOptionsOf(config),
           .expert_intermediate_size = has_moe ? config.moe.intermediate_size : 0,
           .dense_intermediate_size = has_dense ? config.dense_intermediate_size : 0,
           .shared_intermediate_size = has_moe ? config.moe.shared_intermediate_size : 0,
           .num_experts = has_moe ? config.moe.num_experts : 0,
           .top_k = has_moe ? config.moe.gate.top_k : 0,
-          .final_norm_eps = config.norm_eps,
+          .norm_eps = config.norm_eps,
           .embedding_scale = config.embedding_scale,
           .residual_scale = config.residual_scale,
           .logit_scale = config.logit_scale,
@@ -42,6 +43,17 @@ TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& sche
           .max_rows = scheduler.max_step_tokens,
           .max_logit_rows = std::min<int64_t>(
               std::max<int64_t>(kMinLogitRows, MaxRunning(scheduler)), scheduler.max_step_tokens)};
+}
+
+// Latent attention keeps one row a token, of which the values are a part.
+KvShape KvShapeOf(const AttentionConfig& attention, const CacheOptions& cache) {
+  const LatentConfig& latent = attention.latent;
+  const bool is_latent = latent.kv_rank > 0;
+  return {.num_kv_heads = is_latent ? 1 : attention.num_kv_heads,
+          .head_dim = is_latent ? latent.kv_rank + latent.rope_dim : attention.head_dim,
+          .block_tokens = cache.block_tokens,
+          .type = cache.kv_type,
+          .value_prefix = latent.kv_rank};
 }
 
 absl::StatusOr<MemoryPlan> PlanFor(const EngineConfig& config, const ModelConfig& model,
@@ -144,10 +156,7 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
   const WeightFormats formats{.experts = requested.model.expert_weights,
                               .dense = requested.model.dense_weights};
   const TransformerShape shape = ShapeOf(model, loaded.config.scheduler);
-  const KvShape kv{.num_kv_heads = model.attention.num_kv_heads,
-                   .head_dim = model.attention.head_dim,
-                   .block_tokens = requested.cache.block_tokens,
-                   .type = requested.cache.kv_type};
+  const KvShape kv = KvShapeOf(model.attention, requested.cache);
   const WeightBytes weight_bytes = MeasureWeights(tensors, formats, *backend);
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan,
                              PlanFor(loaded.config, model, shape, kv, weight_bytes, *backend));

@@ -83,19 +83,61 @@ class FusedExperts {
   NamedTensor gate_up_, down_, gate_up_bias_, down_bias_;
 };
 
+// The rows of heads on top of each other, or one. Of each head's last rope_dim rows the even ones
+// come before the odd ones if they rotate in pairs.
+std::vector<WeightView> RowsInHalves(const WeightView& view, int64_t num_heads,
+                                     const LatentConfig& latent) {
+  if (!latent.rotates_pairs) return {view};
+  const int64_t head_dim = view.num_rows / num_heads, rope_dim = latent.rope_dim;
+  std::vector<WeightView> rows;
+  for (int64_t end = head_dim; end <= view.num_rows; end += head_dim) {
+    rows.push_back(view.Rows(end - head_dim, head_dim - rope_dim));
+    rows.push_back(view.Rows(end - rope_dim, rope_dim / 2, 2));
+    rows.push_back(view.Rows(end - rope_dim + 1, rope_dim / 2, 2));
+  }
+  return rows;
+}
+
+void GroupLatentAttention(const ModelConfig& config, const Lookup& find, LayerTensors& layer) {
+  const TensorNames& names = config.tensor_names;
+  const LatentConfig& latent = config.attention.latent;
+  LatentTensors& tensors = layer.latent;
+  if (latent.q_rank > 0) {
+    tensors.q_down = find.Weight(names.q_down);
+    tensors.q_latent_norm = find.OfLayer(names.q_latent_norm);
+    if (config.attention.qkv_bias) tensors.q_down_bias = find.Bias(names.q_down);
+  }
+  tensors.q_rows = RowsInHalves(layer.q.view, config.attention.num_heads, latent);
+  tensors.kv_down = find.Weight(names.kv_down);
+  tensors.kv_rows = RowsInHalves(tensors.kv_down.view, 1, latent);
+  if (config.attention.qkv_bias) {
+    tensors.kv_down_bias = find.Bias(names.kv_down);
+    tensors.kv_bias_rows = RowsInHalves(tensors.kv_down_bias.view.Transposed(), 1, latent);
+  }
+  tensors.latent_norm = find.OfLayer(names.latent_norm);
+  tensors.kv_up = find.OfLayer(names.kv_up);
+  const int64_t head_rows = int64_t{latent.nope_dim} + latent.value_dim;
+  for (int64_t first = 0; first < tensors.kv_up.view.num_rows; first += head_rows) {
+    const WeightView head = tensors.kv_up.view.Rows(first, head_rows);
+    tensors.absorb.push_back(head.Rows(0, latent.nope_dim).Transposed());
+    tensors.expand.push_back(head.Rows(latent.nope_dim, latent.value_dim));
+  }
+}
+
 void GroupAttention(const ModelConfig& config, const Lookup& find, LayerTensors& layer) {
   const TensorNames& names = config.tensor_names;
   layer.attention_norm = find.OfLayer(names.attention_norm);
   layer.q = find.Weight(names.q);
+  layer.o = find.Weight(names.o);
+  if (config.attention.o_bias) layer.o_bias = find.Bias(names.o);
+  if (config.attention.latent.kv_rank > 0) return GroupLatentAttention(config, find, layer);
   layer.k = find.Weight(names.k);
   layer.v = find.Weight(names.v);
-  layer.o = find.Weight(names.o);
   if (config.attention.qkv_bias) {
     layer.q_bias = find.Bias(names.q);
     layer.k_bias = find.Bias(names.k);
     layer.v_bias = find.Bias(names.v);
   }
-  if (config.attention.o_bias) layer.o_bias = find.Bias(names.o);
   if (config.attention.qk_norm != QkNorm::kNone) {
     layer.q_norm = find.OfLayer(names.q_norm);
     layer.k_norm = find.OfLayer(names.k_norm);
@@ -107,6 +149,7 @@ void GroupMoe(const ModelConfig& config, const Lookup& find, LayerTensors& layer
   const TensorNames& names = config.tensor_names;
   layer.router = find.OfLayer(names.router);
   if (!names.router_bias.empty()) layer.router_bias = find.OfLayer(names.router_bias);
+  if (!names.choice_bias.empty()) layer.choice_bias = find.OfLayer(names.choice_bias);
   if (names.expert_layout == ExpertLayout::kSeparate) {
     for (int32_t e = 0; e < config.moe.num_experts; ++e) {
       layer.experts.push_back({.gate = find.OfExpert(names.expert_gate, e),
@@ -144,10 +187,21 @@ int64_t VectorBytes(const LayerTensors& layer) {
   int64_t num_values = 0;
   for (const NamedTensor* vector :
        {&layer.attention_norm, &layer.q_bias, &layer.k_bias, &layer.v_bias, &layer.q_norm,
-        &layer.k_norm, &layer.sinks, &layer.o_bias, &layer.ffn_norm, &layer.router_bias}) {
+        &layer.k_norm, &layer.sinks, &layer.o_bias, &layer.ffn_norm, &layer.router_bias,
+        &layer.choice_bias, &layer.latent.q_down_bias, &layer.latent.q_latent_norm,
+        &layer.latent.kv_down_bias, &layer.latent.latent_norm}) {
     num_values += vector->view.num_cols;
   }
   return num_values * static_cast<int64_t>(sizeof(float));
+}
+
+// Matrices that are packed alone.
+std::vector<const NamedTensor*> AloneMatrices(const LayerTensors& layer) {
+  std::vector<const NamedTensor*> matrices = {&layer.o};
+  if (!layer.is_latent()) return matrices;
+  if (!layer.latent.q_down.name.empty()) matrices.push_back(&layer.latent.q_down);
+  matrices.insert(matrices.end(), {&layer.q, &layer.latent.kv_down});
+  return matrices;
 }
 
 // Of experts that are packed together.
@@ -206,8 +260,16 @@ WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& for
   bytes.dense += tensors.final_norm.view.num_cols * static_cast<int64_t>(sizeof(float));
   for (const LayerTensors& layer : tensors.layers) {
     const std::initializer_list<const NamedTensor*> qkv = {&layer.q, &layer.k, &layer.v};
-    bytes.dense += stacked_bytes(qkv, FormatOf(qkv, formats.dense));
-    bytes.dense += stacked_bytes({&layer.o}, FormatOf({&layer.o}, formats.dense));
+    if (!layer.is_latent()) bytes.dense += stacked_bytes(qkv, FormatOf(qkv, formats.dense));
+    for (const NamedTensor* matrix : AloneMatrices(layer)) {
+      bytes.dense += stacked_bytes({matrix}, FormatOf({matrix}, formats.dense));
+    }
+    for (const auto* heads : {&layer.latent.absorb, &layer.latent.expand}) {
+      for (const WeightView& head : *heads) {
+        bytes.dense += static_cast<int64_t>(backend.PackedMatrixBytes(
+            head.num_rows, head.num_cols, FormatOf({&layer.latent.kv_up}, formats.dense)));
+      }
+    }
     bytes.dense += VectorBytes(layer);
     const auto ffn_bytes = static_cast<int64_t>(backend.PackedExpertsBytes(
         ShapeOf(layer.experts.front(), layer.experts.size()), FormatOfExperts(layer, formats)));
@@ -225,8 +287,14 @@ WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& for
 WeightFormatNames NameFormats(const ModelTensors& tensors, const WeightFormats& formats) {
   std::set<WeightFormat> experts, dense = {FormatOf({&tensors.head}, formats.dense)};
   for (const LayerTensors& layer : tensors.layers) {
-    dense.insert(FormatOf({&layer.q, &layer.k, &layer.v}, formats.dense));
-    dense.insert(FormatOf({&layer.o}, formats.dense));
+    if (layer.is_latent()) {
+      dense.insert(FormatOf({&layer.latent.kv_up}, formats.dense));
+    } else {
+      dense.insert(FormatOf({&layer.q, &layer.k, &layer.v}, formats.dense));
+    }
+    for (const NamedTensor* matrix : AloneMatrices(layer)) {
+      dense.insert(FormatOf({matrix}, formats.dense));
+    }
     (layer.is_moe() ? experts : dense).insert(FormatOfExperts(layer, formats));
     if (layer.has_shared()) dense.insert(FormatOfShared(layer, formats));
   }

@@ -23,16 +23,29 @@ struct ExpertTensors {
   NamedTensor gate, up, down;
   NamedTensor gate_bias, up_bias, down_bias;
 };
+// Of latent attention; q and o stand in the layer. What the model lacks is empty. Where a file has
+// channels that rotate in neighbouring pairs, the rows below bring them half a width apart, in q
+// and kv alike, so that their products stay what they are.
+struct LatentTensors {
+  NamedTensor q_down, q_down_bias, q_latent_norm;
+  NamedTensor kv_down, kv_down_bias, latent_norm, kv_up;
+  std::vector<WeightView> q_rows, kv_rows;  // of q and kv_down, on top of each other
+  std::vector<WeightView> kv_bias_rows;     // of kv_down_bias, each [.., 1]
+  // Parts of kv_up by head: W_uk^T [kv_rank, nope_dim] and W_uv [value_dim, kv_rank].
+  std::vector<WeightView> absorb, expand;  // [num_heads]
+};
 struct LayerTensors {
   NamedTensor attention_norm, q, k, v, o;
   NamedTensor q_bias, k_bias, v_bias, o_bias;
   NamedTensor q_norm, k_norm, sinks;
+  LatentTensors latent;
   NamedTensor ffn_norm;
   NamedTensor router;  // empty: a dense layer
-  NamedTensor router_bias;
+  NamedTensor router_bias, choice_bias;
   std::vector<ExpertTensors> experts;  // of a dense layer one
   ExpertTensors shared;
   NamedTensor shared_scale;
+  bool is_latent() const { return !latent.kv_up.name.empty(); }
   bool is_moe() const { return !router.name.empty(); }
   bool has_shared() const { return !shared.gate.name.empty(); }
 };

@@ -63,18 +63,45 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
   return ParseModelConfig(*text, path);
 }
 
-ParameterCount CountParameters(const ModelConfig& config) {
+namespace {
+
+// Of latent attention in one layer, without the input norm.
+int64_t CountLatentAttention(const ModelConfig& config) {
   const AttentionConfig& attention = config.attention;
+  const LatentConfig& latent = attention.latent;
+  const int64_t hidden = config.hidden_size, num_heads = attention.num_heads;
+  const int64_t q_width = num_heads * attention.head_dim, kv_rank = latent.kv_rank;
+  const int64_t kv_outputs = kv_rank + latent.rope_dim;
+  int64_t count = (latent.q_rank > 0 ? latent.q_rank : hidden) * q_width;
+  if (latent.q_rank > 0) count += latent.q_rank * (hidden + 1);
+  count += hidden * kv_outputs + kv_rank;
+  count += num_heads * (latent.nope_dim + latent.value_dim) * kv_rank;
+  count += num_heads * latent.value_dim * hidden;
+  if (attention.qkv_bias) count += latent.q_rank + kv_outputs;
+  if (attention.o_bias) count += hidden;
+  return count;
+}
+
+int64_t CountAttention(const ModelConfig& config) {
+  const AttentionConfig& attention = config.attention;
+  if (attention.latent.kv_rank > 0) return CountLatentAttention(config);
   const int64_t hidden = config.hidden_size;
   const int64_t q_width = int64_t{attention.num_heads} * attention.head_dim;
   const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
-  int64_t layer = 2 * hidden + hidden * (2 * q_width + 2 * kv_width);  // norms; q, o, k, v
-  if (attention.qkv_bias) layer += q_width + 2 * kv_width;
-  if (attention.o_bias) layer += hidden;
-  if (attention.qk_norm == QkNorm::kPerHead) layer += int64_t{2} * attention.head_dim;
-  if (attention.qk_norm == QkNorm::kFullWidth) layer += q_width + kv_width;
-  if (!config.tensor_names.sinks.empty()) layer += attention.num_heads;
+  int64_t count = hidden * (2 * q_width + 2 * kv_width);  // q, o, k, v
+  if (attention.qkv_bias) count += q_width + 2 * kv_width;
+  if (attention.o_bias) count += hidden;
+  if (attention.qk_norm == QkNorm::kPerHead) count += int64_t{2} * attention.head_dim;
+  if (attention.qk_norm == QkNorm::kFullWidth) count += q_width + kv_width;
+  if (!config.tensor_names.sinks.empty()) count += attention.num_heads;
+  return count;
+}
 
+}  // namespace
+
+ParameterCount CountParameters(const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t layer = 2 * hidden + CountAttention(config);  // norms before both halves
   const int64_t num_moe_layers = config.num_moe_layers();
   const TensorNames& names = config.tensor_names;
   const int64_t intermediate = config.moe.intermediate_size;
@@ -82,6 +109,7 @@ ParameterCount CountParameters(const ModelConfig& config) {
   if (!names.expert_gate_up_bias.empty()) expert += 2 * intermediate + hidden;
   int64_t moe_layer = config.moe.num_experts * hidden;  // router and shared expert
   if (!names.router_bias.empty()) moe_layer += config.moe.num_experts;
+  if (!names.choice_bias.empty()) moe_layer += config.moe.num_experts;
   moe_layer += 3 * hidden * config.moe.shared_intermediate_size;
   if (!names.shared_scale.empty()) moe_layer += hidden;
   const int64_t dense_mlp = 3 * hidden * config.dense_intermediate_size;

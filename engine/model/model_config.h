@@ -24,15 +24,25 @@ constexpr int32_t kMaxHiddenSize = 1 << 17;
 constexpr int32_t kMaxIntermediateSize = 1 << 19;
 constexpr int32_t kMaxHeads = 1 << 10;
 constexpr int32_t kMaxHeadDim = 1 << 10;
+constexpr int32_t kMaxLatentRank = 1 << 13;
 constexpr int32_t kMaxVocabSize = 1 << 23;  // what sampling can rank (kernels/cpu/token_ranking.cc)
 
 // RMSNorm of q and k before rope: of each head, or of all heads of a row together.
 enum class QkNorm { kNone, kPerHead, kFullWidth };
 
+// Multi-head latent attention (latent_attention.h).
+struct LatentConfig {
+  int32_t kv_rank = 0;                                // 0: attention is not latent
+  int32_t q_rank = 0;                                 // 0: no q latent
+  int32_t nope_dim = 0, rope_dim = 0, value_dim = 0;  // of a head; nope_dim + rope_dim = head_dim
+  bool rotates_pairs = false;  // neighbouring channels turn together, not those half a width apart
+};
+
 struct AttentionConfig {
   int32_t num_heads = 0;  // a multiple of num_kv_heads
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;  // even; num_heads * head_dim need not be hidden_size
+  LatentConfig latent;
   bool qkv_bias = false;
   bool o_bias = false;
   QkNorm qk_norm = QkNorm::kNone;

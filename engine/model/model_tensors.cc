@@ -12,6 +12,34 @@ namespace {
 
 using Visit = std::function<void(const std::string& name, const TensorShape& shape)>;
 
+// A matrix and its bias.
+void VisitLinear(const std::string& prefix, int64_t num_outputs, int64_t num_inputs, bool has_bias,
+                 const Visit& visit) {
+  visit(WeightName(prefix), {num_outputs, num_inputs});
+  if (has_bias) visit(BiasName(prefix), {num_outputs});
+}
+
+void VisitLatentAttention(const ModelConfig& config, int32_t layer, const Visit& visit) {
+  const TensorNames& names = config.tensor_names;
+  const AttentionConfig& attention = config.attention;
+  const LatentConfig& latent = attention.latent;
+  const int64_t hidden = config.hidden_size, num_heads = attention.num_heads;
+  const int64_t q_inputs = latent.q_rank > 0 ? latent.q_rank : hidden;
+  visit(LayerTensor(names.attention_norm, layer), {hidden});
+  if (latent.q_rank > 0) {
+    VisitLinear(LayerTensor(names.q_down, layer), latent.q_rank, hidden, attention.qkv_bias, visit);
+    visit(LayerTensor(names.q_latent_norm, layer), {latent.q_rank});
+  }
+  VisitLinear(LayerTensor(names.q, layer), num_heads * attention.head_dim, q_inputs, false, visit);
+  VisitLinear(LayerTensor(names.kv_down, layer), int64_t{latent.kv_rank} + latent.rope_dim, hidden,
+              attention.qkv_bias, visit);
+  visit(LayerTensor(names.latent_norm, layer), {latent.kv_rank});
+  visit(LayerTensor(names.kv_up, layer),
+        {num_heads * (latent.nope_dim + latent.value_dim), latent.kv_rank});
+  VisitLinear(LayerTensor(names.o, layer), hidden, num_heads * latent.value_dim, attention.o_bias,
+              visit);
+}
+
 void VisitAttention(const ModelConfig& config, int32_t layer, const Visit& visit) {
   const TensorNames& names = config.tensor_names;
   const AttentionConfig& attention = config.attention;
@@ -20,9 +48,7 @@ void VisitAttention(const ModelConfig& config, int32_t layer, const Visit& visit
   const int64_t kv_width = int64_t{attention.num_kv_heads} * attention.head_dim;
   const auto visit_linear = [&](const std::string& pattern, int64_t num_outputs, int64_t num_inputs,
                                 bool has_bias) {
-    const std::string prefix = LayerTensor(pattern, layer);
-    visit(WeightName(prefix), {num_outputs, num_inputs});
-    if (has_bias) visit(BiasName(prefix), {num_outputs});
+    VisitLinear(LayerTensor(pattern, layer), num_outputs, num_inputs, has_bias, visit);
   };
   visit(LayerTensor(names.attention_norm, layer), {hidden});
   visit_linear(names.q, q_width, hidden, attention.qkv_bias);
@@ -82,6 +108,9 @@ void VisitFfn(const ModelConfig& config, int32_t layer, const Visit& visit) {
   if (!names.router_bias.empty()) {
     visit(LayerTensor(names.router_bias, layer), {config.moe.num_experts});
   }
+  if (!names.choice_bias.empty()) {
+    visit(LayerTensor(names.choice_bias, layer), {config.moe.num_experts});
+  }
   VisitExperts(config, layer, visit);
   if (config.moe.shared_intermediate_size == 0) return;
   visit_mlp(names.shared_gate, names.shared_up, names.shared_down,
@@ -114,7 +143,8 @@ void ForEachTensor(const ModelConfig& config, const Visit& visit) {
   const TensorShape table = {config.vocab_size, config.hidden_size};
   visit(names.embedding, table);
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
-    VisitAttention(config, layer, visit);
+    const bool is_latent = config.attention.latent.kv_rank > 0;
+    (is_latent ? VisitLatentAttention : VisitAttention)(config, layer, visit);
     VisitFfn(config, layer, visit);
   }
   visit(names.final_norm, {config.hidden_size});

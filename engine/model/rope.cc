@@ -137,6 +137,7 @@ RopeConfig ReadRopeConfig(JsonFields& fields, const RopeDefaults& defaults) {
   config.type = ReadRopeType(rope);
   if (config.type == RopeType::kLinear) {
     config.factor = rope.Number("factor", std::nullopt, {1, 1e6});
+    config.mscale_all_dim = rope.OptionalNumber("mscale_all_dim", {0, 1e3});
   } else if (config.type == RopeType::kYarn) {
     ReadYarn(fields, rope, defaults.max_positions, config);
   }

@@ -26,7 +26,7 @@ struct RopeConfig {
   bool truncate = true;  // round the borders of the ramp to whole channels
   std::optional<double> attention_factor;
   std::optional<double> mscale;
-  std::optional<double> mscale_all_dim;
+  std::optional<double> mscale_all_dim;  // of linear too, for what a family makes of it
 };
 
 struct RopeFrequencies {

@@ -31,11 +31,17 @@ struct TensorNames {
   std::string q, k, v, o;      // prefixes; q [num_heads * head_dim, hidden]
   std::string q_norm, k_norm;  // [head_dim], or the width of q and of k (QkNorm)
   std::string sinks;           // [num_heads]
-  std::string ffn_norm;        // [hidden], before the MLP or the experts
+  // Of latent attention, with q and o above; q_down and kv_down are prefixes. Without a q latent
+  // q_down is empty and q is [num_heads * head_dim, hidden], else it is as wide as that latent.
+  std::string q_down, q_latent_norm;  // [q_rank, hidden], [q_rank]
+  std::string kv_down, latent_norm;   // [kv_rank + rope_dim, hidden], [kv_rank]
+  std::string kv_up;                  // [num_heads * (nope_dim + value_dim), kv_rank]
+  std::string ffn_norm;               // [hidden], before the MLP or the experts
 
   std::string dense_gate, dense_up, dense_down;  // gate, up [intermediate, hidden]
   std::string router;                            // [num_experts, hidden]
-  std::string router_bias;                       // [num_experts]
+  std::string router_bias;                       // [num_experts], part of the logit
+  std::string choice_bias;                       // [num_experts], sways the choice alone
 
   ExpertLayout expert_layout = ExpertLayout::kSeparate;
   std::string expert_gate, expert_up;  // [intermediate, hidden]

@@ -40,6 +40,13 @@ int64_t Transformer::LayOut(const TransformerShape& shape, float* memory, Worksp
   workspace.logits = take(shape.max_logit_rows, shape.vocab_size);
   workspace.attention.qkv = take(rows, shape.attention.qkv_size());
   workspace.attention.heads = take(rows, shape.attention.q_size());
+  const LatentAttentionOptions& latent = shape.latent;
+  workspace.latent.q_latent = take(rows, latent.q_rank);
+  workspace.latent.q = take(rows, latent.q_size());
+  workspace.latent.latent = take(rows, latent.cached_dim());
+  workspace.latent.absorbed_q = take(rows, latent.num_heads * latent.cached_dim());
+  workspace.latent.sums = take(rows, int64_t{latent.num_heads} * latent.kv_rank);
+  workspace.latent.heads = take(rows, int64_t{latent.num_heads} * latent.value_dim);
   workspace.dense_hidden = take(rows, shape.dense_intermediate_size);
   workspace.moe.logits = take(rows, shape.num_experts);
   workspace.moe.hidden = take(max_pairs, shape.expert_intermediate_size);
@@ -65,11 +72,16 @@ std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const KvC
   backend_.Embed({.table = weights_.embedding, .scale = shape_.embedding_scale, .out = residual});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     const DecoderLayer& layer = weights_.layers[i];
-    layer.attention.Forward(rope, cache.Layer(static_cast<int>(i)), workspace_.attention, normed,
-                            residual);
+    const KvLayerView kv = cache.Layer(static_cast<int>(i));
+    if (const auto* latent = std::get_if<LatentAttentionLayer>(&layer.attention)) {
+      latent->Forward(rope, kv, workspace_.latent, normed, residual);
+    } else {
+      std::get<AttentionLayer>(layer.attention)
+          .Forward(rope, kv, workspace_.attention, normed, residual);
+    }
     backend_.RmsNorm({.x = residual,
                       .weight = layer.ffn_norm.as<float>(),
-                      .eps = shape_.attention.norm_eps,
+                      .eps = shape_.norm_eps,
                       .out = normed});
     if (const auto* moe = std::get_if<MoeLayer>(&layer.ffn)) {
       routes.push_back(moe->Forward(normed, workspace_.moe, row_failed, ffn_out));
@@ -80,7 +92,7 @@ std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const KvC
   }
   backend_.RmsNorm({.x = residual,
                     .weight = weights_.final_norm.as<float>(),
-                    .eps = shape_.final_norm_eps,
+                    .eps = shape_.norm_eps,
                     .out = normed});
   return routes;
 }

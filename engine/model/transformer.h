@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/model/attention_layer.h"
+#include "engine/model/latent_attention.h"
 #include "engine/moe/dense_mlp.h"
 #include "engine/moe/moe_layer.h"
 #include "kernels/backend.h"
@@ -23,13 +24,14 @@ namespace gatehouse {
 struct TransformerShape {
   int64_t hidden_size = 0;
   int64_t vocab_size = 0;
-  AttentionOptions attention;
+  AttentionOptions attention;  // no heads: all layers are latent
+  LatentAttentionOptions latent;
   int64_t expert_intermediate_size = 0;
   int64_t dense_intermediate_size = 0;   // 0: no dense layer
   int64_t shared_intermediate_size = 0;  // 0: no shared expert
   int num_experts = 0;
   int top_k = 0;
-  float final_norm_eps = 0;
+  float norm_eps = 0;
   float embedding_scale = 1;
   float residual_scale = 1;
   float logit_scale = 1;
@@ -39,8 +41,10 @@ struct TransformerShape {
   int64_t max_logit_rows = 0;  // of one call to Logits
 };
 
+using AnyAttentionLayer = std::variant<AttentionLayer, LatentAttentionLayer>;
+
 struct DecoderLayer {
-  AttentionLayer attention;
+  AnyAttentionLayer attention;
   Buffer ffn_norm;  // [hidden]
   std::variant<MoeLayer, DenseMlp> ffn;
 };
@@ -82,6 +86,7 @@ class Transformer {
     MatrixView<float> logits;        // [max_logit_rows, vocab]
     MatrixView<float> dense_hidden;  // [max_rows, dense intermediate]
     AttentionWorkspace attention;
+    LatentAttentionWorkspace latent;
     MoeWorkspace moe;
   };
 

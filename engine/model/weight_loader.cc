@@ -75,6 +75,56 @@ class Loader {
     return backend_.PackExperts(sources, format);
   }
 
+  // Parts of one tensor, on top of each other.
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> Parts(const NamedTensor& whole,
+                                                      std::span<const WeightView> parts) {
+    GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(whole.name));
+    return backend_.PackMatrix(parts, FormatOf({&whole}, formats_.dense));
+  }
+  // Each a matrix of its own.
+  absl::StatusOr<std::vector<std::unique_ptr<PackedMatrix>>> Heads(
+      const NamedTensor& whole, std::span<const WeightView> heads) {
+    std::vector<std::unique_ptr<PackedMatrix>> packed;
+    for (const WeightView& head : heads) {
+      GATEHOUSE_ASSIGN_OR_RETURN(
+          std::unique_ptr<PackedMatrix> matrix,
+          backend_.PackMatrix({&head, 1}, FormatOf({&whole}, formats_.dense)));
+      packed.push_back(std::move(matrix));
+    }
+    return packed;
+  }
+
+  absl::StatusOr<Buffer> LatentBias(const LatentTensors& latent) {
+    if (latent.kv_bias_rows.empty()) return Buffer();
+    GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(latent.kv_down_bias.name));
+    std::vector<float> values;
+    for (const WeightView& rows : latent.kv_bias_rows) {
+      for (int64_t r = 0; r < rows.num_rows; ++r) values.push_back(rows.at(r, 0));
+    }
+    return Upload(values);
+  }
+
+  absl::StatusOr<LatentAttentionWeights> LatentAttention(const LayerTensors& layer) {
+    const LatentTensors& latent = layer.latent;
+    LatentAttentionWeights weights;
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.input_norm, Vectors({&layer.attention_norm}));
+    if (!latent.q_down.name.empty()) {
+      GATEHOUSE_ASSIGN_OR_RETURN(weights.q_down, Dense({&latent.q_down}));
+    }
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.q_down_bias, Vectors({&latent.q_down_bias}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.q_latent_norm, Vectors({&latent.q_latent_norm}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.q, Parts(layer.q, latent.q_rows));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.kv, Parts(latent.kv_down, latent.kv_rows));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.kv_bias, LatentBias(latent));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.latent_norm, Vectors({&latent.latent_norm}));
+    GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(latent.kv_up.name));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.absorb, Heads(latent.kv_up, latent.absorb));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.expand, Heads(latent.kv_up, latent.expand));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.output, Dense({&layer.o}));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.output_bias, Vectors({&layer.o_bias}));
+    return weights;
+  }
+
   absl::StatusOr<AttentionWeights> Attention(const LayerTensors& layer) {
     AttentionWeights weights;
     GATEHOUSE_ASSIGN_OR_RETURN(weights.input_norm, Vectors({&layer.attention_norm}));
@@ -89,6 +139,16 @@ class Loader {
     return weights;
   }
 
+  absl::StatusOr<AnyAttentionLayer> AnyAttention(const ModelConfig& config,
+                                                 const LayerTensors& layer, int32_t layer_idx) {
+    if (layer.is_latent()) {
+      GATEHOUSE_ASSIGN_OR_RETURN(LatentAttentionWeights weights, LatentAttention(layer));
+      return LatentAttentionLayer(backend_, LatentOptionsOf(config), std::move(weights));
+    }
+    GATEHOUSE_ASSIGN_OR_RETURN(AttentionWeights weights, Attention(layer));
+    return AttentionLayer(backend_, AttentionOptionsOf(config, layer_idx), std::move(weights));
+  }
+
   absl::StatusOr<std::variant<MoeLayer, DenseMlp>> FeedForward(const MoeConfig& moe,
                                                                const LayerTensors& layer) {
     GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> experts,
@@ -97,6 +157,7 @@ class Loader {
     GateWeights gate;
     GATEHOUSE_ASSIGN_OR_RETURN(gate.router, Stacked({&layer.router}, FormatOfRouter(layer)));
     GATEHOUSE_ASSIGN_OR_RETURN(gate.logit_bias, Vectors({&layer.router_bias}));
+    GATEHOUSE_ASSIGN_OR_RETURN(gate.choice_bias, Vectors({&layer.choice_bias}));
     GATEHOUSE_ASSIGN_OR_RETURN(std::optional<SharedExpert> shared, Shared(layer));
     return MoeLayer(backend_, Gate(backend_, moe.gate, std::move(gate)),
                     gatehouse::Experts(backend_, moe.activation, std::move(experts)),
@@ -152,8 +213,25 @@ absl::StatusOr<Buffer> LoadRopeTable(const RopeConfig& config, int64_t num_posit
   return table;
 }
 
+LatentAttentionOptions LatentOptionsOf(const ModelConfig& config) {
+  constexpr float kLatentNormEps = 1e-6f;  // whatever rms_norm_eps says, as in transformers
+  const AttentionConfig& attention = config.attention;
+  const LatentConfig& latent = attention.latent;
+  if (latent.kv_rank == 0) return {};
+  return {.num_heads = attention.num_heads,
+          .q_rank = latent.q_rank,
+          .kv_rank = latent.kv_rank,
+          .nope_dim = latent.nope_dim,
+          .rope_dim = latent.rope_dim,
+          .value_dim = latent.value_dim,
+          .norm_eps = config.norm_eps,
+          .latent_norm_eps = kLatentNormEps,
+          .scale = attention.scale};
+}
+
 AttentionOptions AttentionOptionsOf(const ModelConfig& config, int32_t layer_idx) {
   const AttentionConfig& attention = config.attention;
+  if (attention.latent.kv_rank > 0) return {};
   return {.num_heads = attention.num_heads,
           .num_kv_heads = attention.num_kv_heads,
           .head_dim = attention.head_dim,
@@ -174,12 +252,10 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
   TransformerWeights weights;
   for (int32_t l = 0; l < config.num_layers; ++l) {
     const LayerTensors& layer = tensors.layers[l];
-    GATEHOUSE_ASSIGN_OR_RETURN(AttentionWeights attention, load.Attention(layer));
+    GATEHOUSE_ASSIGN_OR_RETURN(AnyAttentionLayer attention, load.AnyAttention(config, layer, l));
     GATEHOUSE_ASSIGN_OR_RETURN(Buffer ffn_norm, load.Vectors({&layer.ffn_norm}));
     GATEHOUSE_ASSIGN_OR_RETURN(auto ffn, load.FeedForward(config.moe, layer));
-    weights.layers.push_back(
-        {AttentionLayer(backend, AttentionOptionsOf(config, l), std::move(attention)),
-         std::move(ffn_norm), std::move(ffn)});
+    weights.layers.push_back({std::move(attention), std::move(ffn_norm), std::move(ffn)});
     checkpoint->DropPages();  // packed: the file's copy need not stay in memory beside it
   }
   GATEHOUSE_ASSIGN_OR_RETURN(weights.final_norm, load.Vectors({&tensors.final_norm}));

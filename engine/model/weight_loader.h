@@ -24,6 +24,8 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
 absl::StatusOr<Buffer> LoadRopeTable(const RopeConfig& config, int64_t num_positions,
                                      Backend& backend);
 
+// Of the two all zeros which a model does not have.
 AttentionOptions AttentionOptionsOf(const ModelConfig& config, int32_t layer_idx);
+LatentAttentionOptions LatentOptionsOf(const ModelConfig& config);
 
 }  // namespace gatehouse

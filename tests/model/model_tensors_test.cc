@@ -10,7 +10,8 @@
 namespace gatehouse {
 namespace {
 
-using ::testing::IsEmpty;
+using ::testing::Each;
+using ::testing::StartsWith;
 
 // Checkpoints that transformers wrote: awkward sizes, all three dtypes, one file and shards.
 std::vector<std::string> GoldenFolders() {
@@ -39,7 +40,9 @@ TEST(FindTensorsTest, FindsEveryTensorThatTransformersWroteAndNoOther) {
     const absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(folder);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
     EXPECT_EQ(FindTensors(*checkpoint, *config).status(), absl::OkStatus());
-    EXPECT_THAT(UnusedTensors(*checkpoint, *config), IsEmpty());
+    // One file has a layer behind the last, as published ones have for multi-token prediction.
+    EXPECT_THAT(UnusedTensors(*checkpoint, *config),
+                Each(StartsWith("model.layers." + std::to_string(config->num_layers) + ".")));
     EXPECT_EQ(CountParameters(*config).total(), ParametersIn(*config));
     for (const std::string& name : checkpoint->Names()) {
       EXPECT_EQ(checkpoint->CheckFinite(name), absl::OkStatus());

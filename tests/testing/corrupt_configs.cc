@@ -96,7 +96,7 @@ std::vector<CorruptCheckpoint> UnservedCases() {
   const std::string kind = "unserved";
   return {
       ConfigCase(kind, "model_type", "llama",
-                 "got \"llama\", expected one of: gpt_oss, granitemoe,"),
+                 "got \"llama\", expected one of: deepseek_v2, deepseek_v3,"),
       ConfigCase(kind, "model_type", "qwen3\nmoe", "got \"qwen3\\nmoe\""),
       ConfigCase(kind, "hidden_act", "gelu", "hidden_act: got \"gelu\", expected \"silu\""),
       ConfigCase(kind, "quantization_config", {{"quant_method", "fp8"}}, "quantization_config"),

@@ -18,6 +18,8 @@ struct Family {
 };
 std::span<const Family> Families();
 
+ModelConfig ReadDeepseekV2Config(JsonFields& fields);
+ModelConfig ReadDeepseekV3Config(JsonFields& fields);
 ModelConfig ReadGptOssConfig(JsonFields& fields);
 ModelConfig ReadGraniteMoeConfig(JsonFields& fields);
 ModelConfig ReadMixtralConfig(JsonFields& fields);
