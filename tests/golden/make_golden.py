@@ -18,6 +18,7 @@ import random
 import shutil
 import sys
 
+from deepseek_cases import DEEPSEEK_CASES
 from family_cases import FAMILY_CASES
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -102,6 +103,7 @@ CASES = {
 }
 
 CASES.update(FAMILY_CASES)
+CASES.update(DEEPSEEK_CASES)
 
 # Text for the tokenizers: enough for a hundred merges or two.
 TOKENIZER_TEXT = [
@@ -169,7 +171,7 @@ def config_class(case):
     return CONFIG_MAPPING[case.get("family", "qwen3_moe")]
 
 
-def make_model(config, seed):
+def make_model(case, config, seed):
     """Weights wide enough that logits, routers and attention are far from uniform, and no weight is a plain 1 or 0."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -193,8 +195,20 @@ def make_model(config, seed):
                 parameter.copy_(1.6 / parameter.shape[-2] ** 0.5 * noise)
             else:
                 parameter.copy_(1.6 / parameter.shape[-1] ** 0.5 * noise)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(case["choice_bias"] + 0.2 * torch.randn(buffer.shape, generator=generator))
     model.tie_weights()
     return model.eval()
+
+
+def add_stray_layer(case_dir, num_layers):
+    import torch
+    from safetensors.torch import load_file, save_file
+    tensors = load_file(case_dir / "model.safetensors")
+    for name in ["eh_proj.weight", "input_layernorm.weight", "mlp.experts.0.up_proj.weight"]:
+        tensors[f"model.layers.{num_layers}.{name}"] = torch.ones(3)
+    save_file(tensors, case_dir / "model.safetensors", {"format": "pt"})
 
 
 def say_no_rope(config_path):
@@ -226,10 +240,12 @@ def write_checkpoint(case_dir, case, seed):
     from transformers import GenerationConfig
     config = config_class(case)(max_position_embeddings=128, bos_token_id=EOS, eos_token_id=EOS, pad_token_id=EOS,
                                 **case["config"])
-    model = make_model(config, seed).to(getattr(torch, case["dtype"]))
+    model = make_model(case, config, seed).to(getattr(torch, case["dtype"]))
     model.generation_config = GenerationConfig(bos_token_id=EOS, eos_token_id=EOS, pad_token_id=EOS)
     limit = {"max_shard_size": 30_000} if case["shards"] else {}
     model.save_pretrained(case_dir, **limit)
+    if case.get("stray_layer"):
+        add_stray_layer(case_dir, config.num_hidden_layers)
     if case["spelling"] == "old":
         old_spelling(case_dir / "config.json")
     if case.get("says_no_rope"):
@@ -243,8 +259,26 @@ def gate_of(layer):
     return getattr(block, "gate", None) or getattr(block, "router", None)
 
 
+def ranking_values(gate, logits):
+    """What a gate ranks its experts by, those of closed groups far below; and the margin between open and closed groups."""
+    import torch
+    bias = getattr(gate, "e_score_correction_bias", None)
+    values = logits.softmax(-1) if bias is None else logits.sigmoid() + bias
+    margin = torch.full(logits.shape[:1], float("inf"))
+    limited = bias is not None or getattr(gate, "topk_method", "greedy") == "group_limited_greedy"
+    if limited and gate.topk_group < gate.num_group:
+        groups = values.view(len(values), gate.num_group, -1)
+        scores = groups.max(-1).values if bias is None else groups.topk(2, dim=-1).values.sum(-1)
+        order = scores.sort(-1, descending=True)
+        margin = order.values[:, gate.topk_group - 1] - order.values[:, gate.topk_group]
+        closed = order.indices[:, gate.topk_group:]
+        values = groups.scatter(1, closed[:, :, None].expand(-1, -1, groups.shape[2]), -1e9).view_as(values)
+    return values, margin
+
+
 class RouterRecorder:
-    """Collects (logits, weights, experts) of each gate, row by row, in the order of the calls."""
+    """Collects (ranking values, weights, experts, group margins) of each gate, row by row, in the order of the calls.
+    Slots stand in the order of the ranking, which DeepSeek's unsorted top-k does not promise."""
 
     def __init__(self, model):
         gates = {i: gate_of(layer) for i, layer in enumerate(model.model.layers)}
@@ -252,11 +286,17 @@ class RouterRecorder:
         self.calls = {i: [] for i in self.layers}
         for i in self.layers:
             gates[i].register_forward_hook(
-                lambda _m, _a, out, i=i: self.calls[i].append([t.detach().clone() for t in out]))
+                lambda gate, _a, out, i=i: self.calls[i].append(self.read(gate, *out)))
+
+    @staticmethod
+    def read(gate, logits, weights, experts):
+        values, margin = ranking_values(gate, logits.detach())
+        slots = values.gather(1, experts).argsort(-1, descending=True)
+        return [values, weights.detach().gather(1, slots), experts.gather(1, slots), margin]
 
     def take(self):
         import torch
-        found = {i: [torch.cat([call[part] for call in calls]) for part in range(3)] for i, calls in self.calls.items()}
+        found = {i: [torch.cat([call[part] for call in calls]) for part in range(4)] for i, calls in self.calls.items()}
         self.calls = {i: [] for i in self.layers}
         return found
 
@@ -264,8 +304,9 @@ class RouterRecorder:
 def router_gaps(routes, top_k):
     """Smallest distance between the last chosen and the first rejected, and between neighbouring slots."""
     border, slots = float("inf"), float("inf")
-    for logits, _, _ in routes.values():
-        ordered = logits.softmax(-1).sort(-1, descending=True).values
+    for values, _, _, margin in routes.values():
+        border = min(border, margin.min().item())
+        ordered = values.sort(-1, descending=True).values
         gaps = ordered[:, :-1] - ordered[:, 1:]
         if top_k < ordered.shape[1]:
             border = min(border, gaps[:, top_k - 1].min().item())
@@ -358,7 +399,8 @@ def make_case(name, case, seed, tokenizer_is_qwen):
     model, report = AutoModelForCausalLM.from_pretrained(
         case_dir, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager",
         output_loading_info=True)
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    assert not any(report[kind] for kind in ("missing_keys", "mismatched_keys")), report
+    assert bool(report["unexpected_keys"]) == case.get("stray_layer", False), report
     assert model.config._attn_implementation == "eager"
     recorder = RouterRecorder(model.eval())
 
