@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "client/chat_command.h"
+#include "client/chat_session.h"
 #include "client/generate_output.h"
 #include "client/json_output.h"
 #include "client/rpc_error.h"
@@ -21,55 +23,17 @@ int PrintAnswer(const std::string& text) {
   return written.ok() ? kExitDone : PrintLostOutput(written);
 }
 
-int PrintCallError(GatehouseClient& client, const CliOptions& options, const absl::Status& status) {
-  PrintError(status, DescribeCallError(status, options.connection.target, client.reachable()),
-             options.json);
-  return kExitFailed;
-}
-
-// The deadline, and a word on standard error before each wait of a retry that one would notice.
-CallOptions CallOptionsOf(const CliOptions& options) {
-  return {.timeout = options.timeout(),
-          .on_retry = [](const absl::Status& status, std::chrono::milliseconds delay) {
-            if (delay < kToldDelay) return;
-            const std::string text =
-                absl::StrFormat("%s: %s; trying again in %.1f s", CodeName(status.code()),
-                                std::string(status.message()), 0.001 * delay.count());
-            WriteAll(STDERR_FILENO, absl::StrFormat("gatehouse: %s\n", TerminalSafe(text)))
-                .IgnoreError();
-          }};
-}
-
-int PrintBadInput(const CliOptions& options, const absl::Status& status) {
-  PrintError(status, std::string(status.message()), options.json);
-  return kExitBadUsage;
-}
-
-absl::StatusOr<std::string> ReadPrompt(const PromptSource& prompt) {
-  std::string text = prompt.text;
-  if (!prompt.has_text) {
-    if (prompt.file.empty() && isatty(STDIN_FILENO) != 0) {
-      return absl::InvalidArgumentError(
-          "no prompt: give a text, --file FILE, or something on standard input");
-    }
-    absl::StatusOr<std::string> read =
-        ReadAll(prompt.file.empty() ? "-" : prompt.file, kMaxPromptBytes);
-    if (!read.ok()) return read.status();
-    text = *std::move(read);
-  }
-  const std::optional<size_t> bad_byte = FirstInvalidUtf8(text);
-  if (bad_byte.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("the prompt is not UTF-8 at byte %d", *bad_byte));
-  }
-  return text;
-}
-
 int RunGenerate(GatehouseClient& client, CliOptions& options, InterruptWatcher& watcher) {
   if (!options.generate.has_tokens()) {
     absl::StatusOr<std::string> prompt = ReadPrompt(options.prompt);
     if (!prompt.ok()) return PrintBadInput(options, prompt.status());
-    options.generate.set_text(*std::move(prompt));
+    if (options.generate.has_chat()) {
+      v1::ChatMessage& message = *options.generate.mutable_chat()->add_messages();
+      message.set_role("user");
+      message.set_content(*std::move(prompt));
+    } else {
+      options.generate.set_text(*std::move(prompt));
+    }
   }
   const auto now = [] { return std::chrono::steady_clock::now(); };
   const int num_outputs = options.generate.sampling().has_n() ? options.generate.sampling().n() : 1;
@@ -106,9 +70,17 @@ int RunGenerate(GatehouseClient& client, CliOptions& options, InterruptWatcher& 
 }
 
 int RunTokenize(GatehouseClient& client, CliOptions& options) {
+  const bool is_chat = !options.chat_file.empty();
+  if (is_chat) options.prompt = {.has_text = false, .text = "", .file = options.chat_file};
   absl::StatusOr<std::string> text = ReadPrompt(options.prompt);
   if (!text.ok()) return PrintBadInput(options, text.status());
-  options.tokenize.set_text(*std::move(text));
+  if (is_chat) {
+    absl::StatusOr<v1::Chat> chat = ParseChat(*text);
+    if (!chat.ok()) return PrintBadInput(options, chat.status());
+    *options.tokenize.mutable_chat() = *std::move(chat);
+  } else {
+    options.tokenize.set_text(*std::move(text));
+  }
   const auto response = client.Tokenize(options.tokenize, CallOptionsOf(options));
   if (!response.ok()) return PrintCallError(client, options, response.status());
   return PrintAnswer(options.json ? ToJsonLine(*response)
@@ -235,10 +207,55 @@ int PrintLostOutput(const absl::Status& status) {
   return kExitFailed;
 }
 
+int PrintCallError(GatehouseClient& client, const CliOptions& options, const absl::Status& status) {
+  PrintError(status, DescribeCallError(status, options.connection.target, client.reachable()),
+             options.json);
+  return kExitFailed;
+}
+
+CallOptions CallOptionsOf(const CliOptions& options) {
+  return {.timeout = options.timeout(),
+          .on_retry = [](const absl::Status& status, std::chrono::milliseconds delay) {
+            if (delay < kToldDelay) return;
+            const std::string text =
+                absl::StrFormat("%s: %s; trying again in %.1f s", CodeName(status.code()),
+                                std::string(status.message()), 0.001 * delay.count());
+            WriteAll(STDERR_FILENO, absl::StrFormat("gatehouse: %s\n", TerminalSafe(text)))
+                .IgnoreError();
+          }};
+}
+
+int PrintBadInput(const CliOptions& options, const absl::Status& status) {
+  PrintError(status, std::string(status.message()), options.json);
+  return kExitBadUsage;
+}
+
+absl::StatusOr<std::string> ReadPrompt(const PromptSource& prompt) {
+  std::string text = prompt.text;
+  if (!prompt.has_text) {
+    if (prompt.file.empty() && isatty(STDIN_FILENO) != 0) {
+      return absl::InvalidArgumentError(
+          "no prompt: give a text, --file FILE, or something on standard input");
+    }
+    absl::StatusOr<std::string> read =
+        ReadAll(prompt.file.empty() ? "-" : prompt.file, kMaxPromptBytes);
+    if (!read.ok()) return read.status();
+    text = *std::move(read);
+  }
+  const std::optional<size_t> bad_byte = FirstInvalidUtf8(text);
+  if (bad_byte.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("the prompt is not UTF-8 at byte %d", *bad_byte));
+  }
+  return text;
+}
+
 int RunCommand(GatehouseClient& client, CliOptions& options, InterruptWatcher& watcher) {
   switch (options.command) {
     case CliCommand::kGenerate:
       return RunGenerate(client, options, watcher);
+    case CliCommand::kChat:
+      return RunChat(client, options, watcher);
     case CliCommand::kTokenize:
       return RunTokenize(client, options);
     case CliCommand::kDetokenize:

@@ -21,6 +21,13 @@ int RunCommand(GatehouseClient& client, CliOptions& options, InterruptWatcher& w
 
 // Prints that the output cannot be written (an error of WriteAll) and returns the exit code.
 int PrintLostOutput(const absl::Status& status);
+// The text of a prompt, UTF-8; INVALID_ARGUMENT and what ReadAll returns.
+absl::StatusOr<std::string> ReadPrompt(const PromptSource& prompt);
+// The deadline, and a word on standard error before each wait of a retry that one would notice.
+CallOptions CallOptionsOf(const CliOptions& options);
+// Each prints and returns the exit code.
+int PrintCallError(GatehouseClient& client, const CliOptions& options, const absl::Status& status);
+int PrintBadInput(const CliOptions& options, const absl::Status& status);
 
 // Prints an error that came before or beside a call: one line, or a JSON object with --json.
 void PrintError(const absl::Status& status, const std::string& text, bool json);

@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "client/chat_session.h"
 #include "client/text.h"
 
 namespace gatehouse {
@@ -223,6 +224,40 @@ CLI::App& AddCommand(CLI::App& app, CliOptions& options, CliCommand command, con
   return *added;
 }
 
+// What a chat begins with, and what its template gets.
+void AddChatFlags(CLI::App& app, v1::GenerateRequest& request) {
+  const char* const group = "Chat";
+  AddField<std::string>(app, "--system", group, "The system message that the chat begins with",
+                        [&request](const std::string& v) {
+                          v1::ChatMessage& message = *request.mutable_chat()->add_messages();
+                          message.set_role("system");
+                          message.set_content(v);
+                        });
+  AddField<std::string>(
+      app, "--template-variables", group,
+      "A JSON object for the model's chat template, such as '{\"enable_thinking\": false}'",
+      [&request](const std::string& v) {
+        const auto variables = ParseTemplateVariables(v);
+        if (variables.ok()) *request.mutable_chat()->mutable_template_variables() = *variables;
+      });
+  app.get_option("--template-variables")->check([](const std::string& text) {
+    return std::string(ParseTemplateVariables(text).status().message());
+  });
+}
+
+void AddChat(CLI::App& app, CliOptions& options) {
+  CLI::App& chat = AddCommand(app, options, CliCommand::kChat, "chat",
+                              "Talk with the model: a line is a message, Ctrl-C ends an answer, "
+                              "Ctrl-D the chat");
+  AddChatFlags(chat, options.generate);
+  AddField<std::string>(chat, "--model", "Request", "The model that the server must serve",
+                        [&options](const std::string& v) { options.generate.set_model(v); });
+  AddSamplingFlags(chat, *options.generate.mutable_sampling());
+  AddStopFlags(chat, *options.generate.mutable_stop());
+  AddOutputFlags(chat, options);
+  AddRequestFlags(chat, options.generate);
+}
+
 void AddGenerate(CLI::App& app, CliOptions& options) {
   CLI::App& generate = AddCommand(app, options, CliCommand::kGenerate, "generate",
                                   "Send a prompt and stream the text that the model writes");
@@ -237,6 +272,15 @@ void AddGenerate(CLI::App& app, CliOptions& options) {
       ->check(CheckTokenIds)
       ->excludes(generate.get_option("--file"))
       ->excludes(generate.get_option("prompt"));
+  AddChatFlags(generate, request);
+  generate
+      .add_flag_callback(
+          "--chat", [&request] { request.mutable_chat(); },
+          "The prompt is a user's message: render it by the model's chat template")
+      ->group("Chat");
+  for (const char* flag : {"--chat", "--system", "--template-variables"}) {
+    generate.get_option(flag)->excludes(generate.get_option("--tokens"));
+  }
   AddField<std::string>(generate, "--model", "Request", "The model that the server must serve",
                         [&request](const std::string& v) { request.set_model(v); });
   AddField<bool>(generate, "--add-special-tokens", "Request",
@@ -252,6 +296,13 @@ void AddTokenizing(CLI::App& app, CliOptions& options) {
   CLI::App& tokenize =
       AddCommand(app, options, CliCommand::kTokenize, "tokenize", "Show the token ids of a text");
   AddPromptFlags(tokenize, options.prompt);
+  tokenize
+      .add_option(
+          "--chat", options.chat_file,
+          "A chat in JSON, {\"messages\": [{\"role\": ..., \"content\": ...}]}, from a file "
+          "('-': standard input)")
+      ->excludes(tokenize.get_option("--file"))
+      ->excludes(tokenize.get_option("prompt"));
   AddField<std::string>(tokenize, "--model", "Options", "The model that the server must serve",
                         [&options](const std::string& v) { options.tokenize.set_model(v); });
   AddField<bool>(tokenize, "--add-special-tokens", "Options",
@@ -313,6 +364,7 @@ ParseOutcome ParseCliOptions(int argc, const char* const* argv, CliOptions& opti
   app.require_subcommand(1);
   AddCommonFlags(app, options);
   AddGenerate(app, options);
+  AddChat(app, options);
   AddTokenizing(app, options);
   AddCommand(app, options, CliCommand::kInfo, "info", "Show the model, the server and its limits");
   CLI::App& health = AddCommand(app, options, CliCommand::kHealth, "health",

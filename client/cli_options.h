@@ -15,6 +15,7 @@ namespace gatehouse {
 
 enum class CliCommand {
   kGenerate,
+  kChat,
   kTokenize,
   kDetokenize,
   kInfo,
@@ -44,10 +45,11 @@ struct CliOptions {
   bool json = false;
 
   PromptSource prompt;           // generate, tokenize
-  v1::GenerateRequest generate;  // all but a prompt that has to be read first
+  v1::GenerateRequest generate;  // of generate and chat, all but a prompt that has to be read first
   bool stats = false;
 
   v1::TokenizeRequest tokenize;
+  std::string chat_file;  // tokenize: a chat in JSON instead of a prompt; "-": standard input
   v1::DetokenizeRequest detokenize;
   bool ids_from_stdin = false;  // detokenize without ids
 

@@ -75,22 +75,25 @@ struct InterruptWatcher::Shared {
   std::mutex mutex;
   bool interrupted = false;      // guarded by mutex
   std::function<void()> action;  // guarded by mutex
+  bool lives_on = false;         // guarded by mutex
 
   void Watch() {
     const sigset_t signals = InterruptSignals();
-    int signal_number = 0;
-    sigwait(&signals, &signal_number);
-    {
+    while (true) {
+      int signal_number = 0;
+      sigwait(&signals, &signal_number);
       const std::lock_guard<std::mutex> lock(mutex);
+      if (lives_on && action != nullptr && signal_number == SIGINT) {
+        action();
+        continue;
+      }
+      // The second one must kill even if cancelling hangs. Taken here and not by the default
+      // action, so that the exit code is the same.
+      if (interrupted || action == nullptr || lives_on) _exit(kExitInterrupted);
       interrupted = true;
-      if (action == nullptr) _exit(kExitInterrupted);
       action();
       action = nullptr;
     }
-    // The second one must kill even if cancelling hangs. Taken here and not by the default action,
-    // so that the exit code is the same.
-    sigwait(&signals, &signal_number);
-    _exit(kExitInterrupted);
   }
 };
 
@@ -108,6 +111,13 @@ void InterruptWatcher::OnInterrupt(std::function<void()> action) {
     return;
   }
   shared_->action = std::move(action);
+  shared_->lives_on = false;
+}
+
+void InterruptWatcher::OnEachInterrupt(std::function<void()> action) {
+  const std::lock_guard<std::mutex> lock(shared_->mutex);
+  shared_->action = std::move(action);
+  shared_->lives_on = true;
 }
 
 bool InterruptWatcher::interrupted() const {

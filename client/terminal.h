@@ -33,6 +33,9 @@ class InterruptWatcher {
   // interrupt has come already. It runs under the watcher's lock, so that after
   // OnInterrupt(nullptr) it can no longer be running: it must be short and not call back.
   void OnInterrupt(std::function<void()> action);
+  // The same for a program that lives on: `action` runs at every Ctrl-C, none of which counts as
+  // the first. SIGTERM ends the process all the same.
+  void OnEachInterrupt(std::function<void()> action);
   bool interrupted() const;
 
  private:

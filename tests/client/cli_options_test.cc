@@ -46,6 +46,21 @@ TEST(ParseCliOptionsTest, LeavesUnsetWhatWasNotSaid) {
   EXPECT_FALSE(request.has_routing());
 }
 
+TEST(ParseCliOptionsTest, ChatsBeginWithWhatIsSaid) {
+  const CliOptions chat = ParsedOk({"chat", "--system", "Be brief.", "--temperature", "0",
+                                    "--template-variables", "{\"enable_thinking\": false}"});
+  EXPECT_EQ(chat.command, CliCommand::kChat);
+  ASSERT_EQ(chat.generate.chat().messages_size(), 1);
+  EXPECT_EQ(chat.generate.chat().messages(0).role(), "system");
+  EXPECT_TRUE(chat.generate.chat().template_variables().fields().contains("enable_thinking"));
+  EXPECT_TRUE(ParsedOk({"generate", "hi", "--chat"}).generate.has_chat());
+  EXPECT_FALSE(ParsedOk({"generate", "hi"}).generate.has_chat());
+  EXPECT_EQ(ParsedOk({"tokenize", "--chat", "file.json"}).chat_file, "file.json");
+  EXPECT_THAT(UsageError({"chat", "--template-variables", "[1]"}),
+              HasSubstr("--template-variables"));
+  EXPECT_THAT(UsageError({"generate", "--tokens", "1", "--chat"}), HasSubstr("--tokens"));
+}
+
 TEST(ParseCliOptionsTest, ZeroIsNotUnset) {
   const CliOptions options =
       ParsedOk({"generate", "x", "--temperature", "0", "--top-k=0", "--top-logprobs", "0"});
