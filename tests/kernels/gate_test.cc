@@ -38,7 +38,9 @@ Chosen Choose(Backend& backend, std::vector<float> logits, int num_experts,
 
 // Every instruction set and the number of threads: the reference's choices, its weights within
 // what f32 costs, and the same bits.
-void ExpectReferenceChoices(int n, const GateRecipe& recipe, bool has_bias) {
+using Backends = std::vector<std::unique_ptr<Backend>>;
+void ExpectReferenceChoices(const Backends& backends, int n, const GateRecipe& recipe,
+                            bool has_bias) {
   SCOPED_TRACE(testing::Message() << n << " experts, top " << recipe.top_k << ", score "
                                   << static_cast<int>(recipe.score) << ", " << recipe.num_groups
                                   << " groups");
@@ -46,8 +48,8 @@ void ExpectReferenceChoices(int n, const GateRecipe& recipe, bool has_bias) {
   const std::vector<float> logits = RandomFloats(n, 70 * n, 4);
   const std::vector<float> bias = has_bias ? RandomFloats(n + 1, n, 0.5f) : std::vector<float>();
   const Chosen expected = Choose(reference, logits, n, recipe, bias);
-  const Chosen first = Choose(*MakeCpu("portable"), logits, n, recipe, bias);
-  for (const std::unique_ptr<Backend>& backend : AllCpuBackends()) {
+  const Chosen first = Choose(*backends[0], logits, n, recipe, bias);
+  for (const std::unique_ptr<Backend>& backend : backends) {
     const Chosen chosen = Choose(*backend, logits, n, recipe, bias);
     EXPECT_EQ(chosen.expert_ids, expected.expert_ids);
     EXPECT_THAT(chosen.failed, Each(0));
@@ -62,17 +64,19 @@ void ExpectReferenceChoices(int n, const GateRecipe& recipe, bool has_bias) {
 }
 
 TEST(GateTopKTest, AgreesWithTheReferenceForEveryNumberOfExperts) {
+  const Backends backends = AllCpuBackends();
   for (const int n : {1, 2, 6, 17, 60, 128, 300}) {
     for (const int top_k : {1, std::min(n, 8), n}) {
       for (const bool renormalise : {false, true}) {
-        ExpectReferenceChoices(n, {.top_k = top_k, .renormalise = renormalise, .scale = 2.5f},
-                               false);
+        ExpectReferenceChoices(backends, n,
+                               {.top_k = top_k, .renormalise = renormalise, .scale = 2.5f}, false);
       }
     }
   }
 }
 
 TEST(GateTopKTest, AgreesWithTheReferenceInEveryRecipe) {
+  const Backends backends = AllCpuBackends();
   for (const GateScore score :
        {GateScore::kSoftmax, GateScore::kSoftmaxOfChosen, GateScore::kSigmoid}) {
     for (const GroupScore group_score : {GroupScore::kLargest, GroupScore::kSumOfTwoLargest}) {
@@ -85,8 +89,9 @@ TEST(GateTopKTest, AgreesWithTheReferenceInEveryRecipe) {
                             .num_groups = num_groups,
                             .num_open_groups = (num_groups + 1) / 2,
                             .group_score = group_score};
-          ExpectReferenceChoices(n, recipe, false);
-          if (score != GateScore::kSoftmaxOfChosen) ExpectReferenceChoices(n, recipe, true);
+          ExpectReferenceChoices(backends, n, recipe, false);
+          if (score != GateScore::kSoftmaxOfChosen)
+            ExpectReferenceChoices(backends, n, recipe, true);
         }
       }
     }
