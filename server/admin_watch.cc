@@ -30,7 +30,7 @@ void AdminWatch::Written(bool ok) {
   FinishWith(end);
 }
 
-void AdminWatch::End(absl::Status status) {
+void AdminWatch::End(const absl::Status& status) {
   {
     const MutexLock lock(mutex_);
     if (std::exchange(ended_, true)) return;

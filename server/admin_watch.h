@@ -29,7 +29,7 @@ class AdminWatch {
   virtual ~AdminWatch() = default;
   void Tick(TimePoint now) GATEHOUSE_EXCLUDES(mutex_);
   // Once; later calls change nothing.
-  void End(absl::Status status) GATEHOUSE_EXCLUDES(mutex_);
+  void End(const absl::Status& status) GATEHOUSE_EXCLUDES(mutex_);
 
  protected:
   AdminWatch(Duration interval, TimePoint now) : interval_(interval), due_(now) {}

@@ -28,7 +28,8 @@ std::string ChooseId(const std::string& clients, const std::string& default_id) 
 }  // namespace
 
 GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* context,
-                           const v1::GenerateRequest* request, const std::string& default_id)
+                           const v1::GenerateRequest* request, const std::string& default_id,
+                           std::shared_ptr<const TenantPolicy> policy)
     : parts_(parts),
       context_(context),
       request_(request),
@@ -36,13 +37,12 @@ GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* 
       deadline_(ToTimePoint(context->deadline(), parts.clock)),
       traceparent_(TraceparentOf(*context)),
       id_(ChooseId(request->request_id(), default_id)),
+      policy_(std::move(policy)),
       queue_(parts.limits, parts.clock) {
   converter_.set_request_id(id_);
 }
 
-void GenerateCall::Start(const absl::Status& admission,
-                         std::shared_ptr<const TenantPolicy> policy) {
-  policy_ = std::move(policy);
+void GenerateCall::Start(const absl::Status& admission) {
   if (!admission.ok()) return Refuse(admission);
   const size_t num_bytes = request_->ByteSizeLong();
   if (num_bytes <= kMaxInlineBytes) {
@@ -65,7 +65,7 @@ absl::StatusOr<Engine::Ticket> GenerateCall::SubmitToEngine() {
   GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, *policy_, engine));
   request.id = id_;
   request.deadline = deadline_;
-  priority_ = request.priority;
+  record_.priority = request.priority;
   converter_.set_priority(request.priority);
   return engine.Submit(std::move(request), shared_from_this());
 }
@@ -120,7 +120,7 @@ CallSnapshot GenerateCall::Snapshot() const {
   CallSnapshot snapshot{.id = id_,
                         .traceparent = traceparent_,
                         .tenant = policy_ == nullptr ? "" : policy_->tenant->name,
-                        .priority = priority_,
+                        .priority = record_.priority,
                         .mode = RoutingMode::kExact,  // the only one that is served
                         .state = record_.state,
                         .start = start_};

@@ -70,11 +70,12 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
                            public std::enable_shared_from_this<GenerateCall> {
  public:
   // `context` and `request` belong to gRPC and live until OnDone. `default_id` is the request's id
-  // unless the client gave one.
+  // unless the client gave one. `policy` is null when nobody knows who calls.
   GenerateCall(const CallParts& parts, grpc::CallbackServerContext* context,
-               const v1::GenerateRequest* request, const std::string& default_id);
-  // Refused, unless OK: `policy` is not null then, and the model is there.
-  void Start(const absl::Status& admission, std::shared_ptr<const TenantPolicy> policy);
+               const v1::GenerateRequest* request, const std::string& default_id,
+               std::shared_ptr<const TenantPolicy> policy);
+  // Refused, unless `admission` is OK: the caller is known then, and the model is there.
+  void Start(const absl::Status& admission);
 
   // TokenSink: engine loop.
   bool Push(SinkEvent event) override;
@@ -88,14 +89,15 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   // From the server's watcher: ends a stream whose reader takes nothing any more.
   void CheckStall();
 
-  // Any thread, after Start.
+  // Any thread.
   CallSnapshot Snapshot() const;
   // As the client's own cancel, but the reason is the operator's. False: it has ended already.
   bool CancelByOperator();
 
  private:
-  // For operators and the log line. Written by the engine loop.
+  // For operators and the log line. Written by the engine loop, priority before it.
   struct Record {
+    std::atomic<Priority> priority = Priority::kNormal;  // in force
     std::atomic<CallSnapshot::State> state = CallSnapshot::State::kQueued;
     std::atomic<int32_t> num_prompt_tokens = 0;
     std::atomic<int32_t> num_cached_prompt_tokens = 0;
@@ -121,8 +123,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   const TimePoint deadline_;
   const std::string traceparent_;
   const std::string id_;
-  std::shared_ptr<const TenantPolicy> policy_;  // set by Start; null: nobody knows who calls
-  Priority priority_ = Priority::kNormal;       // in force; set by Start
+  const std::shared_ptr<const TenantPolicy> policy_;
   StreamQueue queue_;
 
   EventConverter converter_;       // by whoever has the write

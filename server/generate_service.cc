@@ -35,7 +35,6 @@ absl::StatusOr<std::shared_ptr<const TenantPolicy>> GenerateService::Enter(
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  const auto call = std::make_shared<GenerateCall>(parts_, context, request, MakeRequestId());
   auto policy = Enter(*context);
   absl::Status admission = policy.status();
   const auto max_open_calls = static_cast<size_t>(config_.limits.max_open_calls);
@@ -43,8 +42,10 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateService::Generate(
     admission = absl::ResourceExhaustedError(
         absl::StrFormat("%u calls are open, the limit", max_open_calls));
   }
+  const auto call = std::make_shared<GenerateCall>(parts_, context, request, MakeRequestId(),
+                                                   policy.ok() ? *std::move(policy) : nullptr);
   parts_.active.Add(call);
-  call->Start(admission, policy.ok() ? *std::move(policy) : nullptr);
+  call->Start(admission);
   return call.get();  // active holds it until OnDone, which cannot come before this returns
 }
 
