@@ -85,8 +85,14 @@ void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
                           .begin = begin,
                           .end = clock_.Now()};
   for (const SequenceUpdate& update : scheduler_.Commit(OutcomeOf(result, step.end - begin))) {
-    RequestStream& stream = *streams_.at(update.sequence);
-    if (auto end = stream.Deliver(update, step, observer_)) End(update.sequence, *std::move(end));
+    const auto found = streams_.find(update.ticket());
+    if (found == streams_.end()) continue;  // another output of this step has ended the request
+    RequestStream& stream = *found->second;
+    if (auto end = stream.Deliver(update, step, observer_)) {
+      End(update.ticket(), *std::move(end));
+    } else if (stream.HasFinished(update.output_index)) {
+      scheduler_.RemoveOutput(update.sequence);
+    }
   }
   last_step_ = step.end;
   completion_rate_.Add(num_ended_, step.end - begin);
@@ -135,7 +141,7 @@ void EngineLoop::End(Ticket ticket, absl::Status status) {
 void EngineLoop::CollectSampling(const StepPlan& plan) {
   sampling_.clear();
   for (const LogitRow& row : plan.logit_rows) {
-    sampling_.push_back(streams_.at(row.sequence)->SamplingFor(row));
+    sampling_.push_back(streams_.at(row.ticket())->SamplingFor(row));
   }
 }
 
@@ -207,7 +213,8 @@ absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
                                             .num_waiting_tokens = status_.num_waiting_tokens,
                                             .draining = status_.draining},
                                            request, now));
-  const Ticket ticket = next_ticket_++;
+  const Ticket ticket = next_ticket_;
+  next_ticket_ += static_cast<Ticket>(request.sampling.n);  // one id for each output
   inbox_.submissions.push_back({.ticket = ticket,
                                 .request = std::make_shared<const Request>(std::move(request)),
                                 .sink = std::move(sink),

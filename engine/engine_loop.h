@@ -90,7 +90,7 @@ class EngineLoop final : public Engine {
   const RequestLimits limits_;
   const Clock& clock_;
 
-  // The loop thread's own. A ticket is the sequence's id.
+  // The loop thread's own. A ticket is the id of the first sequence.
   StepObserver& observer_;
   const std::unique_ptr<Worker> worker_;
   Scheduler scheduler_;

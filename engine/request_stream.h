@@ -1,8 +1,8 @@
-// One request on its way out: turns what the steps yield into events of its TokenSink, holds what
-// its sampling depends on, and closes the sink exactly once.
+// One request on its way out: turns what the steps yield into events of its TokenSink, with one
+// OutputStream for each of its outputs, and closes the sink exactly once.
 //
-// Owned by the engine loop, whose thread alone calls it. The scheduler's Sequence is the same
-// request on the other side: this class knows no blocks, that one no text.
+// Owned by the engine loop, whose thread alone calls it. The scheduler's Sequences are the same
+// request on the other side: this class knows no blocks, those no text.
 //
 //   std::optional<absl::Status> end = stream.Deliver(update, step, observer);
 //   if (end.has_value()) { scheduler.Remove(id); stream.Close(*end); }
@@ -16,13 +16,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/output_stream.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "engine/sampling/sampling_state.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/step_stats.h"
-#include "engine/stop_matcher.h"
-#include "engine/tokenizer/incremental_decoder.h"
 #include "engine/worker.h"
 
 namespace gatehouse {
@@ -58,6 +57,10 @@ class RequestStream {
   // rules, an error, or a reader that is gone (CANCELLED).
   std::optional<absl::Status> Deliver(const SequenceUpdate& update, const FinishedStep& step,
                                       StepObserver& observer);
+  // A stop string ends an output that the scheduler would go on with.
+  bool HasFinished(int32_t output_index) const {
+    return outputs_[output_index]->finish_reason().has_value();
+  }
 
   void Close(absl::Status status, TimePoint now);
   const RequestStats& stats() const { return stats_; }  // complete after Close
@@ -68,28 +71,21 @@ class RequestStream {
   bool PushToken(const SequenceUpdate& update, const FinishedStep& step, StepObserver& observer);
   bool PushFinished(const SequenceUpdate& update, const FinishedStep& step);
 
-  std::string TextOf(int32_t token_id, std::optional<FinishReason> reason);
-  std::string TextWithStopToken(int32_t token_id);
-  TokenOutput OutputOf(int32_t token_id, const RowSample* logprobs) const;
   void CountRoutes(const SequenceUpdate& update, const StepResult& result);
-  void NoteTokenTime(TimePoint now, StepObserver& observer);
+  void NoteTokenTime(const OutputStream& output, TimePoint last_token, StepObserver& observer);
 
   const std::shared_ptr<const Request> request_;
   const std::shared_ptr<TokenSink> sink_;
   const Tokenizer* const tokenizer_;
   const TimePoint submitted_;
 
-  SamplingState sampling_;
-  IncrementalDecoder decoder_;
-  StopMatcher stop_matcher_;
+  std::vector<std::unique_ptr<OutputStream>> outputs_;  // [n]
+  int32_t num_finished_ = 0;
   // The log-probabilities of the next prompt position to report: they come from the row before it,
   // which may stand in an earlier step.
   std::optional<RowSample> next_prompt_logprobs_;
-  std::optional<FinishReason> finish_reason_;
-  std::optional<int32_t> matched_stop_token_id_;
-  MoeReport moe_report_;
+  MoeReport prompt_moe_report_;
   RequestStats stats_;
-  TimePoint last_token_{};
   bool started_ = false;
   bool closed_ = false;
 };

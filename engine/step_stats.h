@@ -36,7 +36,7 @@ struct StepStats {
 struct RequestStats {
   absl::Status status;
   int32_t num_prompt_tokens = 0;
-  int32_t num_generated_tokens = 0;
+  int32_t num_generated_tokens = 0;  // of all outputs
   double queue_seconds = 0;
   double time_to_first_token_seconds = -1;  // < 0: there was none
   double total_seconds = 0;
@@ -47,7 +47,7 @@ class StepObserver {
  public:
   virtual ~StepObserver() = default;
   virtual void OnStep(const StepStats& stats) = 0;
-  virtual void OnToken(double inter_token_seconds) = 0;  // not for a request's first
+  virtual void OnToken(double inter_token_seconds) = 0;  // not for an output's first
   virtual void OnFirstToken(double time_to_first_token_seconds) = 0;
   virtual void OnRequestEnd(const RequestStats& stats) = 0;
 };

@@ -100,10 +100,7 @@ absl::Status ReadBadWords(const v1::Sampling& message, const Engine& engine,
 
 absl::Status ReadSampling(const v1::Sampling& message, const Engine& engine,
                           SamplingParams& sampling) {
-  if (message.has_n() && message.n() < 1) {
-    return Invalid("sampling.n", absl::StrFormat("got %d, expected at least 1", message.n()));
-  }
-  if (message.has_n() && message.n() > 1) return Unserved("sampling.n above 1", "send n requests");
+  if (message.has_n()) sampling.n = message.n();
   if (message.has_temperature()) sampling.temperature = message.temperature();
   if (message.has_top_k()) sampling.top_k = message.top_k();
   if (message.has_top_p()) sampling.top_p = message.top_p();
@@ -220,6 +217,7 @@ void WriteReport(const MoeReport& report, v1::MoeReport& message) {
 }
 
 void WriteFinished(FinishedEvent&& event, int32_t num_cached, v1::Finished& message) {
+  message.set_output_index(event.output_index);
   message.set_reason(ToReason(event.reason));
   if (event.reason == FinishReason::kStopString) {
     message.set_matched_stop(std::move(event.matched_stop));
@@ -390,7 +388,7 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   v1::Limits& limits = *info.mutable_limits();
   const RequestLimits& request = engine.limits();
   limits.set_max_context(request.max_context);
-  limits.set_max_outputs(1);
+  limits.set_max_outputs(request.max_outputs);
   limits.set_max_top_logprobs(request.max_top_logprobs);
   limits.set_max_stop_strings(request.max_stop_strings);
   limits.set_max_stop_string_bytes(request.max_stop_string_bytes);
@@ -430,6 +428,7 @@ void EventConverter::Convert(SinkEvent event, v1::GenerateResponse& response) {
   response.Clear();
   if (auto* delta = std::get_if<DeltaEvent>(&event)) {
     v1::Delta& message = *response.mutable_delta();
+    message.set_output_index(delta->output_index);
     message.set_text(std::move(delta->text));
     for (TokenOutput& token : delta->tokens) WriteToken(std::move(token), *message.add_tokens());
   } else if (auto* prompt = std::get_if<PromptEvent>(&event)) {

@@ -99,7 +99,10 @@ void GenerateCall::Note(const SinkEvent& event) {
     record_.num_cached_prompt_tokens = started->num_cached_prompt_tokens;
   } else if (const auto* finished = std::get_if<FinishedEvent>(&event)) {
     record_.queue_seconds = finished->queue_seconds;
-    record_.time_to_first_token_seconds = finished->time_to_first_token_seconds;
+    // Of several outputs the first token of all counts.
+    const double seconds = finished->time_to_first_token_seconds;
+    double& first = record_.time_to_first_token_seconds;
+    first = first == 0 ? seconds : std::min(first, seconds);
   }
 }
 

@@ -75,22 +75,33 @@ void StreamQueue::Lose(absl::Status status) {
   lost_ = true;
   status_ = std::move(status);
   events_.clear();
-  prompt_bytes_ = other_bytes_ = back_bytes_ = 0;
+  prompt_bytes_ = other_bytes_ = 0;
+}
+
+// The outputs of a request take turns, so what waits for one of them stands a few events before the
+// end. Nothing but deltas is passed over: an output's own finish would be.
+StreamQueue::Waiting* StreamQueue::LastDeltaOf(int32_t output_index) {
+  for (auto waiting = events_.rbegin(); waiting != events_.rend(); ++waiting) {
+    const auto* delta = std::get_if<DeltaEvent>(&waiting->event);
+    if (delta == nullptr) return nullptr;
+    if (delta->output_index == output_index) return &*waiting;
+  }
+  return nullptr;
 }
 
 void StreamQueue::Enqueue(SinkEvent event) {
   const size_t num_bytes = EventBytes(event);
-  auto* delta = std::get_if<DeltaEvent>(&event);
-  auto* last = events_.empty() ? nullptr : std::get_if<DeltaEvent>(&events_.back());
-  if (delta != nullptr && last != nullptr && back_bytes_ + num_bytes <= limits_.max_message_bytes) {
-    Append(std::move(*delta), *last);
-    back_bytes_ += num_bytes - kEventBytes;
-    other_bytes_ += num_bytes - kEventBytes;
-    return;
+  if (auto* delta = std::get_if<DeltaEvent>(&event)) {
+    Waiting* const last = LastDeltaOf(delta->output_index);
+    if (last != nullptr && last->num_bytes + num_bytes <= limits_.max_message_bytes) {
+      Append(std::move(*delta), std::get<DeltaEvent>(last->event));
+      last->num_bytes += num_bytes - kEventBytes;
+      other_bytes_ += num_bytes - kEventBytes;
+      return;
+    }
   }
   (std::holds_alternative<PromptEvent>(event) ? prompt_bytes_ : other_bytes_) += num_bytes;
-  events_.push_back(std::move(event));
-  back_bytes_ = num_bytes;
+  events_.push_back({std::move(event), num_bytes});
 }
 
 bool StreamQueue::Push(SinkEvent event) {
@@ -141,19 +152,20 @@ bool StreamQueue::CheckStall() {
 }
 
 SinkEvent StreamQueue::TakeFront() {
-  SinkEvent& front = events_.front();
-  const size_t num_bytes = EventBytes(front);
-  auto* prompt = std::get_if<PromptEvent>(&front);
-  if (prompt != nullptr && num_bytes > limits_.max_message_bytes) {
+  Waiting& front = events_.front();
+  auto* prompt = std::get_if<PromptEvent>(&front.event);
+  size_t& unread = prompt != nullptr ? prompt_bytes_ : other_bytes_;
+  unread -= front.num_bytes;
+  if (prompt != nullptr && front.num_bytes > limits_.max_message_bytes) {
     SinkEvent chunk = TakeChunk(limits_.max_message_bytes, *prompt);
     if (!prompt->tokens.empty()) {
-      prompt_bytes_ -= num_bytes - EventBytes(front);
+      front.num_bytes = EventBytes(front.event);
+      unread += front.num_bytes;
       return chunk;
     }
-    front = std::move(chunk);  // one token larger than a chunk
+    front.event = std::move(chunk);  // one token larger than a chunk
   }
-  (prompt != nullptr ? prompt_bytes_ : other_bytes_) -= num_bytes;
-  SinkEvent event = std::move(front);
+  SinkEvent event = std::move(front.event);
   events_.pop_front();
   return event;
 }

@@ -6,8 +6,9 @@
 //   open or closed --(too much unread)--> lost --> finished   what waits is dropped
 //   open or closed --Abandon--> lost --> finished             the client is gone
 //
-// At most one write is in flight; deltas that wait meanwhile become one. kFinish is given exactly
-// once, after Close, when no write is in flight. Thread-safe; no method calls out or waits.
+// At most one write is in flight; deltas of one output that wait meanwhile become one. kFinish is
+// given exactly once, after Close, when no write is in flight. Thread-safe; no method calls out or
+// waits.
 //
 //   queue.Push(event);                       // engine loop; then, on any thread:
 //   StreamAction next = queue.Next();        // kWrite: write next.event, later WriteDone(ok)
@@ -66,9 +67,14 @@ class StreamQueue {
 
  private:
   enum class State { kOpen, kClosed, kFinished };
+  struct Waiting {
+    SinkEvent event;
+    size_t num_bytes = 0;
+  };
 
   bool IsStalled() const GATEHOUSE_REQUIRES(mutex_);
   void Lose(absl::Status status) GATEHOUSE_REQUIRES(mutex_);
+  Waiting* LastDeltaOf(int32_t output_index) GATEHOUSE_REQUIRES(mutex_);
   void Enqueue(SinkEvent event) GATEHOUSE_REQUIRES(mutex_);
   SinkEvent TakeFront() GATEHOUSE_REQUIRES(mutex_);
 
@@ -81,10 +87,9 @@ class StreamQueue {
   bool write_in_flight_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   TimePoint write_started_ GATEHOUSE_GUARDED_BY(mutex_){};
   absl::Status status_ GATEHOUSE_GUARDED_BY(mutex_);  // of the finish; the first loss wins
-  std::deque<SinkEvent> events_ GATEHOUSE_GUARDED_BY(mutex_);
+  std::deque<Waiting> events_ GATEHOUSE_GUARDED_BY(mutex_);
   size_t prompt_bytes_ GATEHOUSE_GUARDED_BY(mutex_) = 0;
   size_t other_bytes_ GATEHOUSE_GUARDED_BY(mutex_) = 0;
-  size_t back_bytes_ GATEHOUSE_GUARDED_BY(mutex_) = 0;  // of events_.back()
 };
 
 // About what `event` takes on the wire, never less than half and never 0.

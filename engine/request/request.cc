@@ -109,6 +109,7 @@ absl::Status CheckSampling(const RequestLimits& limits, const SamplingParams& sa
                                        {-kMaxPenalty, kMaxPenalty}));
   GATEHOUSE_RETURN_IF_ERROR(CheckFloat("sampling.repetition_penalty", sampling.repetition_penalty,
                                        {0, kMaxRepetitionPenalty, false}));
+  GATEHOUSE_RETURN_IF_ERROR(CheckCount("sampling.n", sampling.n, 1, limits.max_outputs));
   GATEHOUSE_RETURN_IF_ERROR(CheckLogitBias(limits, sampling));
   GATEHOUSE_RETURN_IF_ERROR(CheckSize("sampling.allowed_token_ids",
                                       sampling.allowed_token_ids.size(), limits.vocab_size));

@@ -30,7 +30,8 @@ struct Request {
 // What a request is validated against.
 struct RequestLimits {
   int32_t vocab_size = 0;
-  int32_t max_context = 0;  // prompt + generated tokens
+  int32_t max_context = 0;   // prompt + generated tokens
+  int32_t max_outputs = 32;  // of one request; each takes a place among those that run
   int32_t max_top_logprobs = 20;
   int32_t max_stop_strings = 16;
   int32_t max_stop_string_bytes = 256;

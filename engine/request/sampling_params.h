@@ -21,6 +21,7 @@ struct SamplingParams {
   float repetition_penalty =
       1;  // (0, 10], divides positive and multiplies negative logits of prompt and output tokens
   std::optional<uint64_t> seed;                       // absent: drawn at admission
+  int32_t n = 1;                                      // outputs for the one prompt
   std::vector<std::pair<int32_t, float>> logit_bias;  // distinct ids
   std::vector<int32_t> allowed_token_ids;       // empty: all; ascending and distinct once validated
   std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not be completed

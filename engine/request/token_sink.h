@@ -1,8 +1,10 @@
 // Where a request's output goes. The engine loop pushes; whoever implements it must not block.
 //
-// Order: one StartedEvent, PromptEvents if asked for, TokenEvents, one FinishedEvent; then
-// Close(OK). A request that ends otherwise gets Close(status) at any point instead. Close is called
-// exactly once for every submitted request, always from the engine loop, and nothing follows it.
+// Order: one StartedEvent, PromptEvents if asked for, DeltaEvents, one FinishedEvent; then
+// Close(OK). With several outputs (SamplingParams::n) each has its own DeltaEvents and then its one
+// FinishedEvent, mixed with those of the others; Close follows the last. A request that ends
+// otherwise gets Close(status) at any point instead. Close is called exactly once for every
+// submitted request, always from the engine loop, and nothing follows it.
 #pragma once
 
 #include <cstdint>
@@ -50,6 +52,7 @@ struct PromptEvent {
 
 // One for each generated token, the stopping one included.
 struct DeltaEvent {
+  int32_t output_index = 0;  // [0, n)
   std::string
       text;  // valid UTF-8; may be empty while a character or a possible stop string is incomplete
   std::vector<TokenOutput> tokens;
@@ -67,11 +70,12 @@ struct MoeReport {
 };
 
 struct FinishedEvent {
+  int32_t output_index = 0;
   FinishReason reason = FinishReason::kLength;
   std::string matched_stop;  // the stop string, or empty
   std::optional<int32_t> matched_stop_token_id;
   int32_t num_prompt_tokens = 0;
-  int32_t num_generated_tokens = 0;
+  int32_t num_generated_tokens = 0;  // of this output, as all below
   int32_t num_preemptions = 0;
   double queue_seconds = 0;
   double time_to_first_token_seconds = 0;

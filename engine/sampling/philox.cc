@@ -27,4 +27,13 @@ double UniformAt(uint64_t seed, uint64_t index) {
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
+uint64_t SeedOfOutput(uint64_t seed, int32_t output_index) {
+  if (output_index == 0) return seed;
+  // The last counter word keeps these draws apart from UniformAt's, where it is 0.
+  const std::array<uint32_t, 4> random =
+      Philox4x32({static_cast<uint32_t>(output_index), 0, 0, 1},
+                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return (uint64_t{random[0]} << 32) | random[1];
+}
+
 }  // namespace gatehouse

@@ -13,4 +13,8 @@ std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<u
 // In [0, 1), 53 bits: the `index`-th draw of `seed`.
 double UniformAt(uint64_t seed, uint64_t index);
 
+// What the n-th output of a request with this seed draws with: the seed itself for the first, so
+// that it equals a request for one output.
+uint64_t SeedOfOutput(uint64_t seed, int32_t output_index);
+
 }  // namespace gatehouse

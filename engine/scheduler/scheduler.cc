@@ -45,38 +45,72 @@ Scheduler::Scheduler(const SchedulerSetup& setup)
   GATEHOUSE_CHECK(options_.max_step_tokens >= 1) << "max_step_tokens " << options_.max_step_tokens;
 }
 
-void Scheduler::Add(SequenceId id, std::shared_ptr<const Request> request, TimePoint arrival) {
+void Scheduler::Add(SequenceId ticket, std::shared_ptr<const Request> request, TimePoint arrival) {
   GATEHOUSE_CHECK(!in_flight_);
-  const auto num_prompt_tokens = static_cast<int32_t>(request->prompt_ids.size());
-  const int64_t most_tokens = int64_t{num_prompt_tokens} + request->stop.max_new_tokens;
+  const auto num_prompt_tokens = static_cast<int64_t>(request->prompt_ids.size());
+  const int64_t most_tokens = num_prompt_tokens + request->stop.max_new_tokens;
   GATEHOUSE_CHECK(num_prompt_tokens >= 1 && most_tokens <= max_sequence_tokens())
       << most_tokens << " tokens, limit " << max_sequence_tokens();
   const int steps_below_high =
       static_cast<int>(Priority::kHigh) - static_cast<int>(request->priority);
-  auto sequence = std::make_unique<Sequence>();
-  sequence->id = id;
-  sequence->turn = arrival + steps_below_high * kPriorityDelay;
-  sequence->num_prompt_tokens = num_prompt_tokens;
-  // Once and for all: plans point into these.
-  sequence->tokens.reserve(most_tokens);
-  sequence->tokens.assign(request->prompt_ids.begin(), request->prompt_ids.end());
-  sequence->block_ids.reserve(blocks_.BlocksFor(most_tokens));
-  sequence->cache_scope = CacheScopeOf(*request);
-  sequence->wants_every_row = WantsEveryRow(request->output);
-  if (request->deadline != kNoDeadline) deadlines_.insert({request->deadline, id});
-  sequence->request = std::move(request);
-  waiting_.insert(sequence.get());
-  num_waiting_tokens_ += num_prompt_tokens;
-  const bool is_new = sequences_.emplace(id, std::move(sequence)).second;
-  GATEHOUSE_CHECK(is_new) << "sequence " << id << " is there already";
+  if (request->deadline != kNoDeadline) deadlines_.insert({request->deadline, ticket});
+  const auto [open, is_new] =
+      requests_.emplace(ticket, OpenRequest{.request = request,
+                                            .tenant = &tenants_.StateOf(*request),
+                                            .turn = arrival + steps_below_high * kPriorityDelay,
+                                            .num_open = request->sampling.n});
+  GATEHOUSE_CHECK(is_new) << "request " << ticket << " is there already";
+  tenants_.Arrive(AddOutput(ticket, open->second, 0));
 }
 
-bool Scheduler::Remove(SequenceId id) {
+Sequence& Scheduler::AddOutput(SequenceId ticket, const OpenRequest& open, int32_t output_index) {
+  const Request& request = *open.request;
+  auto sequence = std::make_unique<Sequence>();
+  sequence->id = ticket + output_index;
+  sequence->output_index = output_index;
+  sequence->request = open.request;
+  sequence->tenant = open.tenant;
+  sequence->turn = open.turn;
+  sequence->num_prompt_tokens = static_cast<int32_t>(request.prompt_ids.size());
+  // Once and for all: plans point into these.
+  const int64_t most_tokens = int64_t{sequence->num_prompt_tokens} + request.stop.max_new_tokens;
+  sequence->tokens.reserve(most_tokens);
+  sequence->tokens.assign(request.prompt_ids.begin(), request.prompt_ids.end());
+  sequence->block_ids.reserve(blocks_.BlocksFor(most_tokens));
+  sequence->cache_scope = CacheScopeOf(request);
+  sequence->wants_every_row = WantsEveryRow(request.output);
+  if (output_index > 0) {  // the first output tells of the prompt
+    sequence->num_seen = sequence->num_prompt_tokens;
+    sequence->num_cached_prompt_tokens = 0;
+  }
+  const auto [entry, is_new] = sequences_.emplace(sequence->id, std::move(sequence));
+  GATEHOUSE_CHECK(is_new) << "output " << output_index << " of request " << ticket << " is there";
+  return *entry->second;
+}
+
+void Scheduler::AddOtherOutputs(SequenceId ticket) {
+  const OpenRequest& open = requests_.at(ticket);
+  for (int32_t i = 1; i < open.request->sampling.n; ++i) {
+    tenants_.Return(AddOutput(ticket, open, i));
+  }
+}
+
+bool Scheduler::Remove(SequenceId ticket) {
+  GATEHOUSE_CHECK(!in_flight_);
+  const auto found = requests_.find(ticket);
+  if (found == requests_.end()) return false;
+  const OpenRequest open = found->second;
+  for (int32_t i = 0; i < open.request->sampling.n; ++i) RemoveOutput(ticket + i);
+  // Unless the last of them has taken it along: the other outputs were still to come.
+  requests_.erase(ticket);
+  deadlines_.erase({open.request->deadline, ticket});
+  return true;
+}
+
+void Scheduler::RemoveOutput(SequenceId id) {
   GATEHOUSE_CHECK(!in_flight_);
   const auto found = sequences_.find(id);
-  if (found == sequences_.end()) return false;
-  Erase(*found->second);
-  return true;
+  if (found != sequences_.end()) Erase(*found->second);
 }
 
 std::vector<SequenceId> Scheduler::TakeExpired(TimePoint now) {
@@ -84,152 +118,9 @@ std::vector<SequenceId> Scheduler::TakeExpired(TimePoint now) {
   std::vector<SequenceId> expired;
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     expired.push_back(deadlines_.begin()->second);
-    Erase(*sequences_.at(expired.back()));
+    Remove(expired.back());
   }
   return expired;
-}
-
-const StepPlan& Scheduler::Plan() {
-  GATEHOUSE_CHECK(!in_flight_);
-  plan_.token_ids.clear();
-  plan_.positions.clear();
-  plan_.spans.clear();
-  plan_.span_sequences.clear();
-  plan_.logit_rows.clear();
-  plan_.num_prefill_tokens = 0;
-  plan_.num_decode_tokens = 0;
-  plan_.num_new_prompt_tokens = 0;
-  planned_.clear();
-  num_preemptions_ = 0;
-  num_cached_prompt_tokens_ = 0;
-
-  StartWaiting();
-  PlanDecodes();
-  PlanPrefills();
-  GATEHOUSE_CHECK(plan_.empty() == sequences_.empty()) << "the oldest sequence must progress";
-  in_flight_ = !plan_.empty();
-  return plan_;
-}
-
-void Scheduler::StartWaiting() {
-  if (waiting_.empty() || num_running() >= max_running_) return;
-  int64_t num_promised = 0;
-  for (const Sequence* sequence : running_) {
-    num_promised += blocks_.BlocksFor(sequence->num_tokens()) -
-                    static_cast<int64_t>(sequence->block_ids.size());
-  }
-  while (!waiting_.empty() && num_running() < max_running_ && StartNext(num_promised)) {
-  }
-}
-
-// A sequence starts when all its tokens will fit beside what the running ones still need for
-// theirs, and one more block for each of them: else it would soon be preempted.
-bool Scheduler::StartNext(int64_t& num_promised) {
-  Sequence* const next = *waiting_.begin();
-  const int64_t num_kept_free = running_.empty() ? 0 : num_promised + num_running();
-  // It needs one at least: this spares the look into the cache while memory is full.
-  if (block_pool().num_free() < num_kept_free + 1) return false;
-  blocks_.Reuse(*next);
-  const int64_t num_missing =
-      blocks_.BlocksFor(next->num_tokens()) - static_cast<int64_t>(next->block_ids.size());
-  if (!running_.empty() && block_pool().num_free() < num_kept_free + num_missing) {
-    blocks_.Free(*next);
-    return false;
-  }
-  num_promised += num_missing;
-  num_waiting_tokens_ -= next->num_tokens();
-  waiting_.erase(waiting_.begin());
-  running_.insert(std::upper_bound(running_.begin(), running_.end(), next, RunsBefore()), next);
-  return true;
-}
-
-// Victims of a preemption are younger, so they stand behind the index: it stays right.
-void Scheduler::PlanDecodes() {
-  for (size_t i = 0; i < running_.size(); ++i) {
-    Sequence& sequence = *running_[i];
-    if (sequence.decoding() && MakeRoom(sequence, 1) == 1) AppendSpan(sequence, 1);
-  }
-  plan_.num_decode_tokens = plan_.num_rows();
-}
-
-void Scheduler::PlanPrefills() {
-  int32_t budget =
-      std::min(prefill_budget_.max_tokens(), options_.max_step_tokens - plan_.num_decode_tokens);
-  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
-    Sequence& sequence = *running_[i];
-    if (sequence.in_plan || sequence.decoding()) continue;
-    blocks_.Reuse(sequence);  // what others have computed since it started
-    const int32_t num_rows = MakeRoom(sequence, std::min(sequence.num_uncomputed(), budget));
-    if (num_rows == 0) continue;
-    AppendSpan(sequence, num_rows);
-    budget -= num_rows;
-  }
-  plan_.num_prefill_tokens = plan_.num_rows() - plan_.num_decode_tokens;
-}
-
-void Scheduler::AppendSpan(Sequence& sequence, int32_t num_rows) {
-  const int32_t first_row = plan_.num_rows();
-  const int32_t first_position = sequence.num_computed;
-  const int32_t end_position = first_position + num_rows;
-  if (sequence.num_cached_prompt_tokens < 0) {
-    sequence.num_cached_prompt_tokens = first_position;
-    num_cached_prompt_tokens_ += first_position;
-  }
-  sequence.num_seen = std::max(sequence.num_seen, first_position);
-  const auto first_logit_row = static_cast<int32_t>(plan_.logit_rows.size());
-  const auto first_token = sequence.tokens.begin() + first_position;
-  plan_.token_ids.insert(plan_.token_ids.end(), first_token, first_token + num_rows);
-  for (int32_t i = 0; i < num_rows; ++i) plan_.positions.push_back(first_position + i);
-  plan_.spans.push_back({.first_row = first_row,
-                         .num_rows = num_rows,
-                         .first_position = first_position,
-                         .block_ids = sequence.block_ids});
-  plan_.span_sequences.push_back(sequence.id);
-  plan_.num_new_prompt_tokens += std::max(std::min(end_position, sequence.num_prompt_tokens) -
-                                              std::max(first_position, sequence.num_seen),
-                                          0);
-  if (sequence.request->output.prompt_logprobs.has_value()) {
-    const int32_t end = std::min(end_position, sequence.num_prompt_tokens - 1);
-    for (int32_t p = std::max(first_position, sequence.num_seen); p < end; ++p) {
-      plan_.logit_rows.push_back({.sequence = sequence.id,
-                                  .row = first_row + p - first_position,
-                                  .position = p,
-                                  .prompt_target = sequence.tokens[p + 1]});
-    }
-  }
-  if (end_position == sequence.num_tokens()) {
-    plan_.logit_rows.push_back(
-        {.sequence = sequence.id, .row = first_row + num_rows - 1, .position = end_position - 1});
-  }
-  planned_.push_back(
-      {.sequence = &sequence,
-       .first_logit_row = first_logit_row,
-       .num_logit_rows = static_cast<int32_t>(plan_.logit_rows.size()) - first_logit_row});
-  sequence.in_plan = true;
-}
-
-int32_t Scheduler::MakeRoom(Sequence& sequence, int32_t num_positions) {
-  int32_t room = blocks_.Grow(sequence, num_positions);
-  while (room < num_positions && PreemptYoungerThan(sequence)) {
-    room = blocks_.Grow(sequence, num_positions);
-  }
-  return room;
-}
-
-bool Scheduler::PreemptYoungerThan(const Sequence& sequence) {
-  for (auto it = running_.rbegin(); it != running_.rend() && *it != &sequence; ++it) {
-    Sequence* const victim = *it;
-    // Rows of this step's plan stay; what holds nothing gives nothing.
-    if (victim->in_plan || victim->block_ids.empty()) continue;
-    blocks_.Free(*victim);
-    ++victim->num_preemptions;
-    ++num_preemptions_;
-    running_.erase(std::next(it).base());
-    waiting_.insert(victim);
-    num_waiting_tokens_ += victim->num_tokens();
-    return true;
-  }
-  return false;
 }
 
 std::span<const SequenceUpdate> Scheduler::Commit(const StepOutcome& outcome) {
@@ -253,6 +144,7 @@ SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcom
   const SequenceSpan& span = plan_.spans[span_idx];
   Sequence& sequence = *planned.sequence;
   SequenceUpdate update{.sequence = sequence.id,
+                        .output_index = sequence.output_index,
                         .status = StatusOfSpan(span_idx, outcome),
                         .num_generated_tokens = sequence.num_generated(),
                         .num_cached_prompt_tokens = sequence.num_cached_prompt_tokens,
@@ -270,11 +162,18 @@ SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcom
   update.num_prompt_targets = planned.num_logit_rows;
   sequence.num_seen = std::max(sequence.num_seen, sequence.num_computed);
   blocks_.Index(sequence);
-  if (sequence.num_uncomputed() == 0) {
+  const bool has_token = sequence.num_uncomputed() == 0;
+  const int32_t num_new_prompt_rows =
+      std::clamp(sequence.num_prompt_tokens - update.first_new_position, 0, update.num_new_rows);
+  tenants_.Charge(*sequence.tenant, num_new_prompt_rows + (has_token ? 1 : 0));
+  if (has_token) {
     --update.num_prompt_targets;
     update.sample_idx = planned.first_logit_row + planned.num_logit_rows - 1;
     update.finish_reason = AppendToken(sequence, outcome.samples[update.sample_idx].token_id);
     update.num_generated_tokens = sequence.num_generated();
+    if (sequence.output_index == 0 && sequence.num_generated() == 1) {
+      AddOtherOutputs(sequence.ticket());
+    }
     if (update.finish_reason.has_value()) Erase(sequence);
   }
   return update;
@@ -323,14 +222,17 @@ std::optional<FinishReason> Scheduler::AppendToken(Sequence& sequence, int32_t t
 
 void Scheduler::Erase(Sequence& sequence) {
   blocks_.Free(sequence);
-  const auto position = std::lower_bound(running_.begin(), running_.end(), &sequence, RunsBefore());
-  if (position != running_.end() && *position == &sequence) {
-    running_.erase(position);
+  if (sequence.running) {
+    StopRunning(sequence);
   } else {
-    num_waiting_tokens_ -= sequence.num_tokens();
-    waiting_.erase(&sequence);
+    tenants_.Leave(sequence);
   }
-  deadlines_.erase({sequence.request->deadline, sequence.id});
+  const SequenceId ticket = sequence.ticket();
+  const auto open = requests_.find(ticket);
+  if (--open->second.num_open == 0) {
+    deadlines_.erase({sequence.request->deadline, ticket});
+    requests_.erase(open);
+  }
   sequences_.erase(sequence.id);
 }
 
@@ -349,30 +251,19 @@ absl::Status Scheduler::CheckInvariants() const {
     return absl::InternalError(
         absl::StrFormat("sequences hold %d blocks, holders counted %d", num_held, num_holders));
   }
-  if (running_.size() + waiting_.size() != sequences_.size() || num_running() > max_running_ ||
+  if (running_.size() + static_cast<size_t>(num_waiting()) != sequences_.size() ||
+      num_running() > max_running_ ||
       !std::is_sorted(running_.begin(), running_.end(), RunsBefore())) {
     return absl::InternalError(
         absl::StrFormat("%d running in order (limit %d) and %d waiting of %d sequences",
-                        running_.size(), max_running_, waiting_.size(), sequences_.size()));
+                        running_.size(), max_running_, num_waiting(), sequences_.size()));
   }
-  int64_t num_waiting_tokens = 0;
-  for (const Sequence* sequence : waiting_) {
-    num_waiting_tokens += sequence->num_tokens();
-    if (sequence->num_computed != 0 || sequences_.count(sequence->id) == 0) {
-      return absl::InternalError(absl::StrFormat("sequence %d waits with %d positions in the cache",
-                                                 sequence->id, sequence->num_computed));
-    }
-  }
-  if (num_waiting_tokens != num_waiting_tokens_) {
-    return absl::InternalError(
-        absl::StrFormat("%d tokens wait, counted %d", num_waiting_tokens, num_waiting_tokens_));
-  }
-  return absl::OkStatus();
+  return tenants_.CheckInvariants();
 }
 
 absl::Status Scheduler::CheckSequence(const Sequence& sequence) const {
   if (sequence.in_plan || sequence.num_computed >= sequence.num_tokens() ||
-      sequence.num_seen >= sequence.num_tokens()) {
+      sequence.num_seen > sequence.num_tokens()) {
     return absl::InternalError(absl::StrFormat("sequence %d: %d tokens, %d computed, %d seen",
                                                sequence.id, sequence.num_tokens(),
                                                sequence.num_computed, sequence.num_seen));

@@ -5,21 +5,29 @@
 // One plan is in flight at a time: between Plan and Commit nothing else is called. Nothing can
 // fail; a wrong call is a fault of ours and aborts.
 //
-//   scheduler.Add(id, request, now);
+//   scheduler.Add(ticket, request, now);   // owns the ids ticket .. ticket + n - 1
 //   for (SequenceId late : scheduler.TakeExpired(now)) ...   // gone, blocks freed
 //   const StepPlan& plan = scheduler.Plan();  // empty only when there is no sequence
 //   for (const SequenceUpdate& update : scheduler.Commit(RunOnDevice(plan))) ...
 //
+// Outputs: a request with n > 1 begins with one sequence. When that has yielded its first token,
+// the prompt is in the cache and the others start there: each computes only what follows the
+// prompt's last full block.
+//
 // Policy
-//   Order     by turn: arrival, put off by kPriorityDelay for each step of priority below HIGH.
-//             So a higher priority goes first, and nobody waits behind it for longer than that.
-//   A step    every decoding sequence one row, then prefill chunks first come first served, within
+//   Order     within a tenant by turn: arrival, put off by kPriorityDelay for each step of priority
+//             below HIGH. So a higher priority goes first, and nobody waits behind it for longer.
+//             Between tenants by what they had for their weight (fair_share.h).
+//   A step    every decoding sequence one row, then prefill chunks in that order, within
 //             max_step_tokens and what PrefillBudget allows.
-//   Blocks    taken when a step needs them. When there are none, the youngest sequence that is not
-//             in the plan loses its blocks to an older one, waits, and is computed again. A
-//             sequence never takes from an older one, nor from one that has rows in the step
-//             already: it sits out. Decodes come first, so younger ones may hold the blocks that
-//             the oldest needs for a chunk of its prompt; every step still computes something, and
+//   Places    a tenant that is first in line and within its share of places and blocks need not
+//             wait for one that is over its own: that one's youngest sequence is preempted.
+//   Blocks    taken when a step needs them. When there are none, a sequence that is not in the plan
+//             loses its blocks, waits, and is computed again: the youngest of a tenant over its
+//             share, else the youngest. A sequence never takes from one that stands before it
+//             (tenants over their share stand last, then by turn), nor from one that has rows in the
+//             step already: it sits out. Decodes come first, so others may hold the blocks that the
+//             first needs for a chunk of its prompt; every step still computes something, and
 //             whoever it was comes nearer to its end.
 //   Prefixes  full blocks that were computed are kept until their memory is needed. A sequence that
 //             begins with the same tokens, in the same tenant and salt, takes them over: a
@@ -43,6 +51,7 @@
 #include "engine/scheduler/prefill_budget.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
+#include "engine/scheduler/tenant_queues.h"
 #include "kernels/backend.h"
 #include "kernels/base/clock.h"
 
@@ -57,9 +66,11 @@ struct StepOutcome {
 };
 
 // What a step did for one of its sequences. With a `finish_reason` or a status that is not OK the
-// sequence has ended: its blocks are free and its id is unknown from now on.
+// sequence has ended: its blocks are free and its id is unknown from now on. Others of its request
+// go on.
 struct SequenceUpdate {
   SequenceId sequence = 0;
+  int32_t output_index = 0;
   absl::Status status;
   std::optional<FinishReason> finish_reason;
   // Rows of the step that were computed for the first time: [first_new_row, + num_new_rows), for
@@ -75,6 +86,8 @@ struct SequenceUpdate {
   int32_t num_generated_tokens = 0;
   int32_t num_cached_prompt_tokens = 0;
   int32_t num_preemptions = 0;
+
+  SequenceId ticket() const { return sequence - output_index; }
 };
 
 struct SchedulerSetup {
@@ -96,10 +109,12 @@ class Scheduler {
 
   // `request` is valid (ValidateRequest) and fits: prompt + max_new_tokens <=
   // max_sequence_tokens().
-  void Add(SequenceId id, std::shared_ptr<const Request> request, TimePoint arrival);
-  // Ends a sequence at once and frees its blocks. False when there is none of that id.
-  bool Remove(SequenceId id);
-  // Removes every sequence whose deadline is `now` or earlier, waiting or running.
+  void Add(SequenceId ticket, std::shared_ptr<const Request> request, TimePoint arrival);
+  // Ends all outputs of a request at once and frees their blocks. False when it is not there.
+  bool Remove(SequenceId ticket);
+  // The same for one output. No-op when it has ended.
+  void RemoveOutput(SequenceId id);
+  // Removes every request whose deadline is `now` or earlier, waiting or running.
   std::vector<SequenceId> TakeExpired(TimePoint now);
 
   // Valid until the next Plan; its block tables until Commit.
@@ -108,9 +123,10 @@ class Scheduler {
   std::span<const SequenceUpdate> Commit(const StepOutcome& outcome);
 
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
-  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
-  int64_t num_waiting_tokens() const { return num_waiting_tokens_; }
-  bool empty() const { return sequences_.empty(); }
+  int32_t num_waiting() const { return tenants_.num_waiting(); }
+  int64_t num_waiting_tokens() const { return tenants_.num_waiting_tokens(); }
+  std::span<const std::unique_ptr<TenantState>> tenants() const { return tenants_.states(); }
+  bool empty() const { return requests_.empty(); }
   int32_t num_preemptions() const { return num_preemptions_; }  // by the last Plan
   // Prompt tokens that the last Plan's sequences found in the cache when they started first.
   int64_t num_cached_prompt_tokens() const { return num_cached_prompt_tokens_; }
@@ -124,21 +140,34 @@ class Scheduler {
   absl::Status CheckInvariants() const;
 
  private:
+  struct OpenRequest {
+    std::shared_ptr<const Request> request;
+    TenantState* tenant = nullptr;
+    TimePoint turn{};
+    int32_t num_open = 0;  // outputs that have not ended, those to come counted
+  };
   struct PlannedSpan {
     Sequence* sequence = nullptr;
     int32_t first_logit_row = 0;
     int32_t num_logit_rows = 0;
   };
 
+  Sequence& AddOutput(SequenceId ticket, const OpenRequest& open, int32_t output_index);
+  void AddOtherOutputs(SequenceId ticket);
   void StartWaiting();
-  bool StartNext(int64_t& num_promised);
+  bool Start(Sequence& sequence);
+  bool TakePlaceFor(const Sequence& sequence);
+  SharedCapacity CountShares();
+  void RankRunning();
   void PlanDecodes();
   void PlanPrefills();
   void AppendSpan(Sequence& sequence, int32_t num_rows);
-  // Takes blocks for `num_positions` positions, preempting younger sequences if need be; returns
+  // Takes blocks for `num_positions` positions, preempting other sequences if need be; returns
   // how many positions there is room for, which may be fewer.
   int32_t MakeRoom(Sequence& sequence, int32_t num_positions);
-  bool PreemptYoungerThan(const Sequence& sequence);
+  Sequence* VictimFor(const Sequence& sequence) const;
+  void Preempt(Sequence& victim);
+  void StopRunning(Sequence& sequence);
 
   SequenceUpdate CommitSpan(int32_t span_idx, const StepOutcome& outcome);
   absl::Status StatusOfSpan(int32_t span_idx, const StepOutcome& outcome) const;
@@ -153,16 +182,18 @@ class Scheduler {
 
   BlockTables blocks_;
   PrefillBudget prefill_budget_;
+  std::unordered_map<SequenceId, OpenRequest> requests_;  // by ticket
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
-  std::vector<Sequence*> running_;                        // by turn
-  std::set<Sequence*, RunsBefore> waiting_;               // by turn
-  std::set<std::pair<TimePoint, SequenceId>> deadlines_;  // of sequences that have one
-  int64_t num_waiting_tokens_ = 0;
+  std::vector<Sequence*> running_;  // by turn
+  TenantQueues tenants_;
+  std::set<std::pair<TimePoint, SequenceId>> deadlines_;  // of requests that have one
 
   // Of the plan in flight; the buffers are kept from step to step.
   bool in_flight_ = false;
   int32_t num_preemptions_ = 0;
   int64_t num_cached_prompt_tokens_ = 0;
+  std::vector<Sequence*> ranked_;    // those running when the plan began, in the order of decodes
+  std::vector<Sequence*> prefills_;  // of them, in their order
   StepPlan plan_;
   std::vector<PlannedSpan> planned_;  // [plan_.spans.size()]
   std::vector<SequenceUpdate> updates_;

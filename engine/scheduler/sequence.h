@@ -1,5 +1,5 @@
-// The mutable life of one request inside the engine: its tokens and the KV blocks that hold them.
-// Owned by the scheduler; the engine loop's thread only.
+// The mutable life of one output of a request inside the engine: its tokens and the KV blocks that
+// hold them. Owned by the scheduler; the engine loop's thread only.
 //
 //   positions  0 ........ num_computed ........ tokens.size()
 //              in cache   | rows of the next steps, the last of which yields a new token
@@ -21,9 +21,13 @@
 
 namespace gatehouse {
 
+struct TenantState;
+
 struct Sequence {
   SequenceId id = 0;
+  int32_t output_index = 0;
   std::shared_ptr<const Request> request;
+  TenantState* tenant = nullptr;
   // Arrival, later the lower the priority. Who has the smaller turn runs first and is preempted
   // last.
   TimePoint turn{};
@@ -33,6 +37,7 @@ struct Sequence {
   int32_t num_computed = 0;  // leading positions whose keys and values the cache holds
   int32_t num_seen = 0;      // leading positions that need not be reported any more
   int32_t num_preemptions = 0;
+  bool running = false;
   bool in_plan = false;
 
   // For BlockTables.
@@ -46,6 +51,11 @@ struct Sequence {
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_generated() const { return num_tokens() - num_prompt_tokens; }
   int32_t num_uncomputed() const { return num_tokens() - num_computed; }
+  SequenceId ticket() const { return id - output_index; }
+  // What it adds to the queue. A further output finds its prompt in the cache.
+  int32_t num_queue_tokens() const {
+    return output_index == 0 ? num_tokens() : num_generated() + 1;
+  }
   bool decoding() const { return num_generated() > 0 && num_uncomputed() == 1; }
 };
 

@@ -9,15 +9,20 @@
 
 namespace gatehouse {
 
+// One output of one request: the request's ticket plus the output's index. So a request with n
+// outputs owns n ids, of which the first is its ticket.
 using SequenceId = uint64_t;
 
 // A row whose logits are wanted: to sample the sequence's next token, or for the log-probability of
 // a prompt token.
 struct LogitRow {
   SequenceId sequence = 0;
+  int32_t output_index = 0;
   int32_t row = 0;             // in the step, ascending over the plan
   int32_t position = 0;        // of the row's own token; the logits speak of position + 1
   int32_t prompt_target = -1;  // >= 0: only this prompt token's log-probability is wanted
+
+  SequenceId ticket() const { return sequence - output_index; }
 };
 
 struct StepPlan {

@@ -173,6 +173,29 @@ TEST_P(KvTypeTest, AWarmRequestGivesTheSameBitsAsACold) {
   EXPECT_EQ(TraceOf(*runner->Run({Probe()})[0]), cold_probe);  // with what tells of prompt rows
 }
 
+TEST(OutputsTest, TheFirstOfSeveralGivesTheSameBitsAsARequestForOne) {
+  const auto runner = *EngineRunner::Create({.model_dir = kModelDir, .num_threads = 2});
+  Request request = Probe();
+  const auto alone = runner->Run({request})[0];
+  request.sampling.n = 4;
+  const auto sink = runner->Run({request})[0];
+  ASSERT_TRUE(sink->Wait().ok()) << sink->Wait();
+  CollectingSink first;  // what the first output alone received
+  std::vector<std::vector<int32_t>> ids(4);
+  first.prompt = sink->prompt;
+  for (size_t i = 0; i < sink->tokens.size(); ++i) {
+    const int32_t output_index = sink->output_indices[i];
+    ids[output_index].push_back(sink->tokens[i].id);
+    if (output_index == 0) first.tokens.push_back(sink->tokens[i]);
+  }
+  first.text = alone->text;  // the texts of all are mixed; the bytes of the tokens are compared
+  EXPECT_EQ(TraceOf(first), TraceOf(*alone));
+  for (int i = 1; i < 4; ++i) {
+    EXPECT_EQ(ids[i].size(), 40u);
+    EXPECT_NE(ids[i], ids[0]);
+  }
+}
+
 TEST_P(KvTypeTest, ARecomputedRequestGivesTheSameBitsAsAlone) {
   const Trace alone = RunProbe({.name = "alone", .kv_type = GetParam()});
   // Room for two sequences of 256 tokens: 6 layers, keys and values of 4 heads of 32 channels.

@@ -62,9 +62,8 @@ class ErrorTest(ServerTest):
         self.assertEqual(len(generate(self.server, request).ids), 16)
 
     def test_what_is_not_served_yet_says_so(self):
-        requests = {"routing": text_request(), "sampling.n": text_request()}
+        requests = {"routing": text_request()}
         requests["routing"].routing.mode = pb.Routing.SHARED
-        requests["sampling.n"].sampling.n = 2
         for what, request in requests.items():
             with self.subTest(what=what):
                 error = self.assert_fails(grpc.StatusCode.UNIMPLEMENTED, lambda: generate(self.server, request))

@@ -110,6 +110,34 @@ class StreamTest(ServerTest):
         request.sampling.seed = 8
         self.assertNotEqual(generate(self.server, request).ids, first.ids)
 
+    def test_several_outputs_share_a_prompt_and_end_one_by_one(self):
+        request = text_request(max_new_tokens=12)
+        request.sampling.temperature, request.sampling.seed = 1, 5
+        alone = generate(self.server, request)
+        request.sampling.n = 3
+        events = list(self.server.stub.Generate(request))
+        self.assertEqual([event.WhichOneof("event") for event in events].count("started"), 1)
+        finished = [event.finished for event in events if event.HasField("finished")]
+        self.assertEqual(sorted(event.output_index for event in finished), [0, 1, 2])
+        ids = {}
+        for event in events:
+            if event.HasField("delta"):
+                ids.setdefault(event.delta.output_index, []).extend(token.id for token in event.delta.tokens)
+        self.assertEqual(ids[0], list(alone.ids))
+        self.assertNotEqual(ids[1], ids[2])
+        for event in finished:
+            self.assertEqual(event.usage.generated_tokens, len(ids[event.output_index]))
+
+    def test_a_prompt_seen_before_comes_from_the_cache_with_the_same_bits(self):
+        request = text_request(text="Once upon a time there was a prompt of several blocks of tokens. " * 4)
+        request.output.top_logprobs = 2
+        cold, warm = generate(self.server, request), generate(self.server, request)
+        self.assertEqual(cold.started.cached_prompt_tokens, 0)
+        self.assertGreater(warm.started.cached_prompt_tokens, 0)
+        self.assertEqual(warm.finished.usage.cached_prompt_tokens, warm.started.cached_prompt_tokens)
+        self.assertEqual([token.SerializeToString() for token in warm.tokens],
+                         [token.SerializeToString() for token in cold.tokens])
+
     def test_allowed_ids_and_bias_bind_the_choice(self):
         request = text_request(max_new_tokens=8)
         request.sampling.allowed_token_ids.extend([10, 20, 30])

@@ -106,6 +106,8 @@ std::vector<BadCase> BadCases() {
       {"sampling.top_k", "-1", "[0", [](Request& r) { r.sampling.top_k = -1; }},
       {"sampling.top_p", "0", "(0, 1]", [](Request& r) { r.sampling.top_p = 0; }},
       {"sampling.top_p", "nan", "(0, 1]", [=](Request& r) { r.sampling.top_p = nan; }},
+      {"sampling.n", "0", "[1, 32]", [](Request& r) { r.sampling.n = 0; }},
+      {"sampling.n", "33", "[1, 32]", [](Request& r) { r.sampling.n = 33; }},
       {"sampling.min_p", "1.5", "[0, 1]", [](Request& r) { r.sampling.min_p = 1.5f; }},
       {"sampling.typical_p", "0", "(0, 1]", [](Request& r) { r.sampling.typical_p = 0; }},
       {"sampling.frequency_penalty", "2.5", "[-2, 2]",

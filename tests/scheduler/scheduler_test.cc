@@ -52,8 +52,11 @@ class SchedulerHarness {
         scheduler_(setup) {}
 
   SequenceId Add(Request request, double arrival = 0) {
-    scheduler_.Add(next_id_, std::make_shared<const Request>(std::move(request)), At(arrival));
-    return next_id_++;
+    const auto shared = std::make_shared<const Request>(std::move(request));
+    scheduler_.Add(next_id_, shared, At(arrival));
+    const SequenceId ticket = next_id_;
+    next_id_ += static_cast<SequenceId>(shared->sampling.n);
+    return ticket;
   }
 
   // One Plan, Run and Commit; false when there was nothing to do.
@@ -401,6 +404,65 @@ TEST(SchedulerTest, APreemptedSequenceFindsItsOwnBlocksAgain) {
   EXPECT_LT(num_rows, 2 * 79 + 40);
 }
 
+TEST(SchedulerTest, OutputsShareThePromptAndComputeItOnce) {
+  SchedulerHarness harness(SetupOf({}, 16));
+  Request request = RequestOf(40, 5);
+  request.sampling.n = 4;
+  const SequenceId ticket = harness.Add(request);
+  harness.Step();
+  EXPECT_EQ(harness.last_plan().num_prefill_tokens, 40);
+  EXPECT_EQ(harness.scheduler().num_waiting(), 3);
+  EXPECT_EQ(harness.scheduler().num_waiting_tokens(), 3);
+  harness.Step();
+  EXPECT_EQ(harness.last_plan().num_prefill_tokens, 3 * 8);  // behind the last full block
+  EXPECT_EQ(harness.last_plan().num_decode_tokens, 1);
+  EXPECT_EQ(harness.scheduler().block_pool().num_used(), 2 + 4);
+  harness.RunToTheEnd();
+  for (SequenceId id = ticket; id < ticket + 4; ++id) {
+    EXPECT_EQ(harness.of(id).tokens, ExpectedTokens(request)) << id - ticket;
+    EXPECT_EQ(harness.of(id).finish_reason, FinishReason::kLength);
+  }
+  // Of the prompt only the first tells.
+  EXPECT_EQ(harness.of(ticket).new_positions.size(), 44u);
+  EXPECT_EQ(*harness.of(ticket + 1).new_positions.begin(), 40);
+  EXPECT_TRUE(harness.scheduler().empty());
+}
+
+TEST(SchedulerTest, RemovesARequestWithAllItsOutputsWhereverTheyAre) {
+  for (int num_steps = 0; num_steps <= 3; ++num_steps) {
+    SchedulerHarness harness(SetupOf({.max_sequences = 2}, 16));
+    Request request = RequestOf(40, 5);
+    request.sampling.n = 4;
+    request.deadline = At(9);
+    const SequenceId ticket = harness.Add(request);
+    for (int i = 0; i < num_steps; ++i) harness.Step();
+    if (num_steps == 3) harness.scheduler().RemoveOutput(ticket + 2);
+    EXPECT_TRUE(harness.scheduler().Remove(ticket));
+    EXPECT_FALSE(harness.scheduler().Remove(ticket));
+    EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0);
+    EXPECT_TRUE(harness.scheduler().empty());
+    EXPECT_EQ(harness.scheduler().num_waiting_tokens(), 0);
+    EXPECT_THAT(harness.scheduler().TakeExpired(At(10)), ElementsAre());
+    EXPECT_EQ(harness.scheduler().CheckInvariants(), absl::OkStatus());
+  }
+}
+
+TEST(SchedulerTest, OneOutputMayGoWhileTheOthersStay) {
+  SchedulerHarness harness(SetupOf({}, 16));
+  Request request = RequestOf(40, 9);
+  request.sampling.n = 3;
+  const SequenceId ticket = harness.Add(request);
+  harness.Step();
+  harness.Step();
+  harness.scheduler().RemoveOutput(ticket);
+  harness.scheduler().RemoveOutput(ticket);  // it has ended: no-op
+  EXPECT_EQ(harness.scheduler().CheckInvariants(), absl::OkStatus());
+  harness.RunToTheEnd();
+  EXPECT_FALSE(harness.of(ticket).ended);
+  EXPECT_EQ(harness.of(ticket + 1).tokens, ExpectedTokens(request));
+  EXPECT_EQ(harness.of(ticket + 2).tokens, ExpectedTokens(request));
+}
+
 TEST(SchedulerTest, StopsByItsRules) {
   const Request base = RequestOf(8, 10);
   const std::vector<int32_t> expected = ExpectedTokens(base);
@@ -540,6 +602,7 @@ TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
             RequestOf(num_prompt_tokens, uniform(1, std::min(60, most - num_prompt_tokens)),
                       uniform(1, 4));  // few contents, so that many prompts begin alike
         if (uniform(0, 2) == 0) request.cache_salt = "salt";
+        if (uniform(0, 3) == 0) request.sampling.n = uniform(2, 4);
         request.priority = static_cast<Priority>(uniform(0, 2));
         requests[harness.Add(request, step)] = request;
       }
@@ -552,8 +615,11 @@ TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
     }
     for (const auto& [id, request] : requests) {
       if (removed.count(id) > 0) continue;
-      EXPECT_EQ(harness.of(id).tokens, ExpectedTokens(request)) << "seed " << seed << " id " << id;
-      EXPECT_EQ(harness.of(id).finish_reason, FinishReason::kLength);
+      for (SequenceId output = id; output < id + request.sampling.n; ++output) {
+        EXPECT_EQ(harness.of(output).tokens, ExpectedTokens(request))
+            << "seed " << seed << " id " << output;
+        EXPECT_EQ(harness.of(output).finish_reason, FinishReason::kLength);
+      }
     }
     EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0) << "seed " << seed;
   }

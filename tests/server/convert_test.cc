@@ -228,11 +228,10 @@ TEST_F(ConvertTest, DetokenizesAsManyIdsAsItsLimitSays) {
 }
 
 TEST_F(ConvertTest, WhatIsNotServedYetIsNamed) {
-  v1::GenerateRequest n = Text(), isolated = Text();
-  n.mutable_sampling()->set_n(2);
+  v1::GenerateRequest isolated = Text();
   isolated.mutable_routing()->set_mode(v1::Routing::ISOLATED);
   for (const auto& [message, name] : std::vector<std::pair<v1::GenerateRequest, std::string>>{
-           {n, "sampling.n"}, {isolated, "routing.mode ISOLATED"}}) {
+           {isolated, "routing.mode ISOLATED"}}) {
     const absl::Status status = Check(message);
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
     EXPECT_THAT(std::string(status.message()), HasSubstr(name));

@@ -80,6 +80,31 @@ TEST_F(StreamQueueTest, MergesDeltasThatWaitBehindAWriteButNotAcrossOtherEvents)
   EXPECT_EQ(queue_.unread_bytes(), 0u);
 }
 
+TEST_F(StreamQueueTest, MergesTheDeltasOfEachOutputThoughTheyTakeTurns) {
+  queue_.Push(StartedEvent{});
+  ASSERT_EQ(queue_.Next().kind, Kind::kWrite);
+  const auto push = [&](int32_t output_index, const std::string& text) {
+    DeltaEvent delta = Delta(1, text);
+    delta.output_index = output_index;
+    queue_.Push(std::move(delta));
+  };
+  for (int i = 0; i < 3; ++i) {
+    push(0, "a");
+    push(1, "b");
+  }
+  queue_.Push(FinishedEvent{.output_index = 1});
+  push(0, "c");  // its text must not overtake the other's end
+  queue_.WriteDone(true);
+  std::string got;
+  for (StreamAction next = queue_.Next(); next.kind == Kind::kWrite; next = queue_.Next()) {
+    const auto* delta = std::get_if<DeltaEvent>(&next.event);
+    got += delta == nullptr ? "|" : std::to_string(delta->output_index) + delta->text + " ";
+    queue_.WriteDone(true);
+  }
+  EXPECT_EQ(got, "0aaa 1bbb |0c ");
+  EXPECT_EQ(queue_.unread_bytes(), 0u);
+}
+
 TEST_F(StreamQueueTest, KeepsMergedMessagesBelowTheLimit) {
   const std::string text(100 << 10, 'x');
   queue_.Push(StartedEvent{});

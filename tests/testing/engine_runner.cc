@@ -27,6 +27,8 @@ bool CollectingSink::Push(SinkEvent event) {
                         [this](PromptEvent& e) { Append(prompt, std::move(e.tokens)); },
                         [this](DeltaEvent& e) {
                           text += e.text;
+                          output_indices.resize(output_indices.size() + e.tokens.size(),
+                                                e.output_index);
                           Append(tokens, std::move(e.tokens));
                         },
                         [this](FinishedEvent& e) { finished = std::move(e); }},

@@ -26,8 +26,9 @@ class CollectingSink final : public TokenSink {
 
   int num_closes = 0;
   std::optional<StartedEvent> started;
-  std::vector<TokenOutput> prompt;  // position by position
-  std::vector<TokenOutput> tokens;
+  std::vector<TokenOutput> prompt;      // position by position
+  std::vector<TokenOutput> tokens;      // of all outputs, as they came
+  std::vector<int32_t> output_indices;  // [tokens.size()]
   std::string text;
   std::optional<FinishedEvent> finished;
 

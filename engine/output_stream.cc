@@ -1,0 +1,74 @@
+#include "engine/output_stream.h"
+
+#include <utility>
+
+#include "engine/sampling/philox.h"
+
+namespace gatehouse {
+
+TokenOutput TokenOutputOf(const Tokenizer& tokenizer, int32_t token_id, const RowSample* logprobs) {
+  TokenOutput token{.id = token_id, .bytes = std::string(tokenizer.TokenBytes(token_id))};
+  if (logprobs != nullptr) {
+    token.logprob = logprobs->logprob;
+    token.top = logprobs->top;
+  }
+  return token;
+}
+
+OutputStream::OutputStream(const OutputStreamSetup& setup)
+    : request_(setup.request),
+      tokenizer_(setup.tokenizer),
+      output_index_(setup.output_index),
+      sampling_(setup.request, SeedOfOutput(setup.seed, setup.output_index), setup.eos_token_ids),
+      decoder_(*setup.tokenizer),
+      stop_matcher_(setup.request->stop.strings, setup.request->stop.include_stop) {}
+
+DeltaEvent OutputStream::Append(const RowSample& sample, std::optional<FinishReason> reason,
+                                TimePoint now) {
+  if (num_tokens_ == 0) first_token_ = now;
+  last_token_ = now;
+  DeltaEvent event{.output_index = output_index_, .text = TextOf(sample.token_id, reason)};
+  ++num_tokens_;
+  sampling_.Append(sample.token_id);
+  event.tokens.push_back(TokenOutputOf(
+      *tokenizer_, sample.token_id, request_->output.top_logprobs.has_value() ? &sample : nullptr));
+  return event;
+}
+
+FinishedEvent OutputStream::Finished() const {
+  return {.output_index = output_index_,
+          .reason = *finish_reason_,
+          .matched_stop = stop_matcher_.matched().value_or(""),
+          .matched_stop_token_id = matched_stop_token_id_,
+          .num_generated_tokens = num_tokens_};
+}
+
+// The text that this token completes, and all that is left when it is the last. A stop string ends
+// the output too, unless a stopping token has just done so.
+std::string OutputStream::TextOf(int32_t token_id, std::optional<FinishReason> reason) {
+  finish_reason_ = reason;
+  if (reason == FinishReason::kStopEos || reason == FinishReason::kStopToken) {
+    matched_stop_token_id_ = token_id;
+    return TextWithStopToken(token_id);
+  }
+  const bool may_stop = num_tokens_ >= request_->stop.min_new_tokens;
+  std::string text = stop_matcher_.Append(decoder_.Append(token_id), may_stop);
+  if (stop_matcher_.matched().has_value()) {
+    finish_reason_ = FinishReason::kStopString;
+  } else if (reason.has_value()) {
+    text += stop_matcher_.Flush() + decoder_.Flush();
+  }
+  return text;
+}
+
+// Whoever asks for the token gets it even if it is special, which the decoder leaves out.
+std::string OutputStream::TextWithStopToken(int32_t token_id) {
+  std::string text = stop_matcher_.Flush();
+  const bool is_special = tokenizer_->IsSpecial(token_id);
+  if (request_->stop.include_stop && !is_special) text += decoder_.Append(token_id);
+  text += decoder_.Flush();
+  if (request_->stop.include_stop && is_special) text += tokenizer_->TokenBytes(token_id);
+  return text;
+}
+
+}  // namespace gatehouse

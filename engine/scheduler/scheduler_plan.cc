@@ -1,0 +1,211 @@
+// Scheduler::Plan: who starts, who runs in this step, who gives up its blocks.
+#include <algorithm>
+
+#include "engine/scheduler/scheduler.h"
+#include "kernels/base/check.h"
+
+namespace gatehouse {
+
+const StepPlan& Scheduler::Plan() {
+  GATEHOUSE_CHECK(!in_flight_);
+  plan_.token_ids.clear();
+  plan_.positions.clear();
+  plan_.spans.clear();
+  plan_.span_sequences.clear();
+  plan_.logit_rows.clear();
+  plan_.num_prefill_tokens = 0;
+  plan_.num_decode_tokens = 0;
+  plan_.num_new_prompt_tokens = 0;
+  planned_.clear();
+  num_preemptions_ = 0;
+  num_cached_prompt_tokens_ = 0;
+
+  StartWaiting();
+  RankRunning();
+  PlanDecodes();
+  PlanPrefills();
+  GATEHOUSE_CHECK(plan_.empty() == sequences_.empty()) << "the oldest sequence must progress";
+  in_flight_ = !plan_.empty();
+  return plan_;
+}
+
+void Scheduler::StartWaiting() {
+  while (Sequence* const next = tenants_.Next()) {
+    while (num_running() >= max_running_ || !Start(*next)) {
+      if (!TakePlaceFor(*next)) return;
+    }
+  }
+}
+
+// A sequence starts when all its tokens will fit beside what the running ones still need for
+// theirs, and one more block for each of them: else it would soon be preempted.
+bool Scheduler::Start(Sequence& sequence) {
+  int64_t num_kept_free = num_running();
+  for (const Sequence* other : running_) {
+    num_kept_free +=
+        blocks_.BlocksFor(other->num_tokens()) - static_cast<int64_t>(other->block_ids.size());
+  }
+  // It needs one at least: this spares the look into the cache while memory is full.
+  if (block_pool().num_free() < num_kept_free + 1) return false;
+  blocks_.Reuse(sequence);
+  const int64_t num_missing =
+      blocks_.BlocksFor(sequence.num_tokens()) - static_cast<int64_t>(sequence.block_ids.size());
+  if (!running_.empty() && block_pool().num_free() < num_kept_free + num_missing) {
+    blocks_.Free(sequence);
+    return false;
+  }
+  tenants_.Leave(sequence);
+  sequence.running = true;
+  ++sequence.tenant->use.num_running;
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, RunsBefore()),
+                  &sequence);
+  return true;
+}
+
+// Preempts one sequence of a tenant that is over its share, for one that stays within its own.
+bool Scheduler::TakePlaceFor(const Sequence& sequence) {
+  const SharedCapacity capacity = CountShares();
+  const TenantState& taker = *sequence.tenant;
+  if (capacity.total_weight == taker.use.weight) return false;  // nobody else is there
+  const int32_t num_blocks = blocks_.BlocksFor(sequence.num_tokens());
+  if (!FitsShare(taker.use, capacity, 1, num_blocks)) return false;
+  for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
+    const TenantState& giver = *(*it)->tenant;
+    if (&giver == &taker || !IsOverShare(giver.use, capacity)) continue;
+    Preempt(**it);
+    return true;
+  }
+  return false;
+}
+
+SharedCapacity Scheduler::CountShares() {
+  SharedCapacity capacity{.num_places = max_running_, .num_blocks = block_pool().num_blocks()};
+  for (const auto& state : tenants_.states()) {
+    state->use.num_blocks = 0;
+    if (state->is_active()) capacity.total_weight += state->use.weight;
+  }
+  for (const Sequence* sequence : running_) {
+    sequence->tenant->use.num_blocks += static_cast<int32_t>(sequence->block_ids.size());
+  }
+  return capacity;
+}
+
+void Scheduler::RankRunning() {
+  const SharedCapacity capacity = CountShares();
+  for (const auto& state : tenants_.states()) {
+    state->over_share = state->is_active() && IsOverShare(state->use, capacity);
+  }
+  ranked_ = running_;
+  std::stable_partition(ranked_.begin(), ranked_.end(),
+                        [](const Sequence* sequence) { return !sequence->tenant->over_share; });
+}
+
+void Scheduler::PlanDecodes() {
+  for (Sequence* const sequence : ranked_) {
+    if (!sequence->running || !sequence->decoding()) continue;
+    if (MakeRoom(*sequence, 1) == 1) AppendSpan(*sequence, 1);
+  }
+  plan_.num_decode_tokens = plan_.num_rows();
+}
+
+void Scheduler::PlanPrefills() {
+  prefills_.clear();
+  for (Sequence* const sequence : running_) {
+    if (!sequence->decoding()) prefills_.push_back(sequence);
+  }
+  std::stable_sort(prefills_.begin(), prefills_.end(), [](const Sequence* a, const Sequence* b) {
+    return a->tenant != b->tenant && ServedBefore(a->tenant->use, b->tenant->use);
+  });
+  int32_t budget =
+      std::min(prefill_budget_.max_tokens(), options_.max_step_tokens - plan_.num_decode_tokens);
+  for (Sequence* const sequence : prefills_) {
+    if (budget == 0) break;
+    if (!sequence->running) continue;
+    blocks_.Reuse(*sequence);  // what others have computed since it started
+    const int32_t num_rows = MakeRoom(*sequence, std::min(sequence->num_uncomputed(), budget));
+    if (num_rows == 0) continue;
+    AppendSpan(*sequence, num_rows);
+    budget -= num_rows;
+  }
+  plan_.num_prefill_tokens = plan_.num_rows() - plan_.num_decode_tokens;
+}
+
+void Scheduler::AppendSpan(Sequence& sequence, int32_t num_rows) {
+  const int32_t first_row = plan_.num_rows();
+  const int32_t first_position = sequence.num_computed;
+  const int32_t end_position = first_position + num_rows;
+  if (sequence.num_cached_prompt_tokens < 0) {
+    sequence.num_cached_prompt_tokens = first_position;
+    num_cached_prompt_tokens_ += first_position;
+  }
+  sequence.num_seen = std::max(sequence.num_seen, first_position);
+  const auto first_logit_row = static_cast<int32_t>(plan_.logit_rows.size());
+  const auto first_token = sequence.tokens.begin() + first_position;
+  plan_.token_ids.insert(plan_.token_ids.end(), first_token, first_token + num_rows);
+  for (int32_t i = 0; i < num_rows; ++i) plan_.positions.push_back(first_position + i);
+  plan_.spans.push_back({.first_row = first_row,
+                         .num_rows = num_rows,
+                         .first_position = first_position,
+                         .block_ids = sequence.block_ids});
+  plan_.span_sequences.push_back(sequence.id);
+  plan_.num_new_prompt_tokens += std::max(std::min(end_position, sequence.num_prompt_tokens) -
+                                              std::max(first_position, sequence.num_seen),
+                                          0);
+  if (sequence.request->output.prompt_logprobs.has_value()) {
+    const int32_t end = std::min(end_position, sequence.num_prompt_tokens - 1);
+    for (int32_t p = std::max(first_position, sequence.num_seen); p < end; ++p) {
+      plan_.logit_rows.push_back({.sequence = sequence.id,
+                                  .output_index = sequence.output_index,
+                                  .row = first_row + p - first_position,
+                                  .position = p,
+                                  .prompt_target = sequence.tokens[p + 1]});
+    }
+  }
+  if (end_position == sequence.num_tokens()) {
+    plan_.logit_rows.push_back({.sequence = sequence.id,
+                                .output_index = sequence.output_index,
+                                .row = first_row + num_rows - 1,
+                                .position = end_position - 1});
+  }
+  planned_.push_back(
+      {.sequence = &sequence,
+       .first_logit_row = first_logit_row,
+       .num_logit_rows = static_cast<int32_t>(plan_.logit_rows.size()) - first_logit_row});
+  sequence.in_plan = true;
+}
+
+int32_t Scheduler::MakeRoom(Sequence& sequence, int32_t num_positions) {
+  int32_t room = blocks_.Grow(sequence, num_positions);
+  while (room < num_positions) {
+    Sequence* const victim = VictimFor(sequence);
+    if (victim == nullptr) break;
+    Preempt(*victim);
+    room = blocks_.Grow(sequence, num_positions);
+  }
+  return room;
+}
+
+// The last in rank of those behind `sequence`. Rows of this step's plan stay; what holds nothing
+// gives nothing.
+Sequence* Scheduler::VictimFor(const Sequence& sequence) const {
+  for (auto it = ranked_.rbegin(); it != ranked_.rend() && *it != &sequence; ++it) {
+    if ((*it)->running && !(*it)->in_plan && !(*it)->block_ids.empty()) return *it;
+  }
+  return nullptr;
+}
+
+void Scheduler::Preempt(Sequence& victim) {
+  blocks_.Free(victim);
+  ++victim.num_preemptions;
+  ++num_preemptions_;
+  StopRunning(victim);
+  tenants_.Return(victim);
+}
+
+void Scheduler::StopRunning(Sequence& sequence) {
+  running_.erase(std::lower_bound(running_.begin(), running_.end(), &sequence, RunsBefore()));
+  sequence.running = false;
+  --sequence.tenant->use.num_running;
+}
+
+}  // namespace gatehouse
