@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/scheduler/admission.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
 
@@ -194,11 +193,55 @@ void EngineLoop::Publish() {
   }
   status_.num_kv_blocks_used = scheduler_.block_pool().num_used();
   status_.num_kv_blocks_total = scheduler_.block_pool().num_blocks();
+  PublishTenants();
   status_.last_step = last_step_;
   retry_after_ = completion_rate_.RetryAfter(status_.num_waiting);
   num_open_ -= std::exchange(num_ended_, 0);
   status_.has_work = num_open_ > 0;
   if (num_open_ == 0) idle_.NotifyAll();
+}
+
+void EngineLoop::PublishTenants() {
+  for (const auto& state : scheduler_.tenants()) {
+    if (state->is_active()) {
+      tenant_loads_[state->tenant.name] = {
+          .weight = state->tenant.weight,
+          .queue = {.num_waiting = state->num_waiting(),
+                    .num_waiting_tokens = state->num_waiting_tokens}};
+    } else {
+      tenant_loads_.erase(state->tenant.name);
+    }
+  }
+  for (const Submission& submission : inbox_.submissions) {
+    TenantQueueLoad& queue = LoadOf(*submission.request).queue;
+    ++queue.num_waiting;
+    queue.num_waiting_tokens += static_cast<int64_t>(submission.request->prompt_ids.size());
+  }
+}
+
+EngineLoop::TenantLoad& EngineLoop::LoadOf(const Request& request) {
+  const Tenant tenant = request.tenant == nullptr ? Tenant{} : *request.tenant;
+  TenantLoad& load = tenant_loads_[tenant.name];
+  load.weight = tenant.weight;
+  return load;
+}
+
+QueueLoad EngineLoop::LoadFor(const Request& request) {
+  const Tenant tenant = request.tenant == nullptr ? Tenant{} : *request.tenant;
+  QueueLoad load{.num_running = status_.num_running,
+                 .num_waiting = status_.num_waiting,
+                 .num_waiting_tokens = status_.num_waiting_tokens,
+                 .draining = status_.draining};
+  int64_t total_weight = tenant.weight;
+  for (const auto& [name, other] : tenant_loads_) {
+    if (name == tenant.name) {
+      load.tenant = other.queue;
+    } else {
+      total_weight += other.weight;
+    }
+  }
+  load.tenant.share = static_cast<double>(tenant.weight) / static_cast<double>(total_weight);
+  return load;
 }
 
 absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
@@ -207,12 +250,10 @@ absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
   const TimePoint now = clock_.Now();
   const auto num_prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
   MutexLock lock(mutex_);
-  GATEHOUSE_RETURN_IF_ERROR(CheckAdmission(options_,
-                                           {.num_running = status_.num_running,
-                                            .num_waiting = status_.num_waiting,
-                                            .num_waiting_tokens = status_.num_waiting_tokens,
-                                            .draining = status_.draining},
-                                           request, now));
+  GATEHOUSE_RETURN_IF_ERROR(CheckAdmission(options_, LoadFor(request), request, now));
+  TenantQueueLoad& tenant_queue = LoadOf(request).queue;
+  ++tenant_queue.num_waiting;
+  tenant_queue.num_waiting_tokens += num_prompt_tokens;
   const Ticket ticket = next_ticket_;
   next_ticket_ += static_cast<Ticket>(request.sampling.n);  // one id for each output
   inbox_.submissions.push_back({.ticket = ticket,

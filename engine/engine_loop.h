@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "engine/completion_rate.h"
 #include "engine/engine.h"
 #include "engine/request_stream.h"
+#include "engine/scheduler/admission.h"
 #include "engine/scheduler/scheduler.h"
 #include "engine/worker.h"
 #include "kernels/base/mutex.h"
@@ -68,6 +70,11 @@ class EngineLoop final : public Engine {
     bool empty() const { return submissions.empty() && cancels.empty(); }
   };
 
+  struct TenantLoad {
+    int32_t weight = 1;
+    TenantQueueLoad queue;
+  };
+
   // On the loop thread, without the lock.
   void Run();
   bool WaitForWork() GATEHOUSE_EXCLUDES(mutex_);
@@ -79,6 +86,9 @@ class EngineLoop final : public Engine {
   void EndAll(const absl::Status& status);
   void End(Ticket ticket, absl::Status status);
   void Publish() GATEHOUSE_EXCLUDES(mutex_);
+  void PublishTenants() GATEHOUSE_REQUIRES(mutex_);
+  TenantLoad& LoadOf(const Request& request) GATEHOUSE_REQUIRES(mutex_);
+  QueueLoad LoadFor(const Request& request) GATEHOUSE_REQUIRES(mutex_);
   void ObserveStep(const FinishedStep& step);
 
   // Constant after construction.
@@ -106,6 +116,8 @@ class EngineLoop final : public Engine {
   CondVar work_;  // the inbox is not empty, or stopping_
   CondVar idle_;  // num_open_ is 0
   Inbox inbox_ GATEHOUSE_GUARDED_BY(mutex_);
+  // By name, of those that have requests; the inbox counted, as in status_.
+  std::unordered_map<std::string, TenantLoad> tenant_loads_ GATEHOUSE_GUARDED_BY(mutex_);
   EngineStatus status_ GATEHOUSE_GUARDED_BY(mutex_);  // num_waiting counts the inbox
   Duration retry_after_ GATEHOUSE_GUARDED_BY(mutex_){};
   int32_t num_open_ GATEHOUSE_GUARDED_BY(mutex_) = 0;  // submitted and not closed

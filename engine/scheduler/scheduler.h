@@ -25,9 +25,9 @@
 //   Blocks    taken when a step needs them. When there are none, a sequence that is not in the plan
 //             loses its blocks, waits, and is computed again: the youngest of a tenant over its
 //             share, else the youngest. A sequence never takes from one that stands before it
-//             (tenants over their share stand last, then by turn), nor from one that has rows in the
-//             step already: it sits out. Decodes come first, so others may hold the blocks that the
-//             first needs for a chunk of its prompt; every step still computes something, and
+//             (tenants over their share stand last, then by turn), nor from one that has rows in
+//             the step already: it sits out. Decodes come first, so others may hold the blocks that
+//             the first needs for a chunk of its prompt; every step still computes something, and
 //             whoever it was comes nearer to its end.
 //   Prefixes  full blocks that were computed are kept until their memory is needed. A sequence that
 //             begins with the same tokens, in the same tenant and salt, takes them over: a

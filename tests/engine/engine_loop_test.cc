@@ -276,6 +276,60 @@ TEST(EngineLoopTest, AFailingRowOfOneOutputEndsAll) {
   EXPECT_EQ(harness.engine().Status().num_kv_blocks_used, 0);
 }
 
+// Cancelled while the k-th step runs, for every k: that is its last step, and all blocks come back.
+TEST(EngineLoopTest, ACancelAtAnyStepEndsTheRequestWithThatStep) {
+  for (const int32_t num_outputs : {1, 3}) {
+    int64_t num_steps = 1;
+    for (int64_t cancel_at = 0; cancel_at < num_steps; ++cancel_at) {
+      std::atomic<EngineLoop*> engine = nullptr;
+      std::atomic<int64_t> last_step = 0;
+      EngineHarness harness(
+          {.scheduler = {.max_step_tokens = 40},
+           .worker = {.num_blocks = 64, .before_step = [&](int64_t n, const StepPlan&) {
+                        while (engine.load() == nullptr) std::this_thread::yield();
+                        last_step = n;
+                        if (n == cancel_at) engine.load()->Cancel(1);
+                        return absl::OkStatus();
+                      }}});
+      Request request = HarnessRequest(100, 6);
+      request.sampling.n = num_outputs;
+      const auto sink = harness.Start(request);
+      engine = &harness.engine();
+      const absl::Status status = sink->WaitForClose();
+      harness.engine().Drain(kNoDeadline);
+      EXPECT_EQ(harness.engine().Status().num_kv_blocks_used, 0);
+      EXPECT_EQ(last_step, cancel_at);
+      if (cancel_at == num_steps - 1 && !status.ok()) ++num_steps;  // not the last of all yet
+    }
+    EXPECT_GE(num_steps, 8) << "three chunks and six tokens";
+  }
+}
+
+TEST(EngineLoopTest, AFullQueueOfOneTenantIsOpenToAnother) {
+  Gate gate;
+  EngineHarness harness({.scheduler = {.max_sequences = 2, .max_queued_requests = 4},
+                         .worker = {.num_blocks = 64, .before_step = StepsBehind(gate, 0)}});
+  const auto submit = [&](const char* tenant, int64_t max_queued_tokens) {
+    Request request = HarnessRequest(5, 3);
+    request.tenant = std::make_shared<const Tenant>(
+        Tenant{.name = tenant, .max_queued_tokens = max_queued_tokens});
+    return harness.engine().Submit(request, std::make_shared<RecordingSink>()).status();
+  };
+  const auto accepted_of = [&](const char* tenant, int64_t max_queued_tokens) {
+    int num_accepted = 0;
+    while (num_accepted < 100 && submit(tenant, max_queued_tokens).ok()) ++num_accepted;
+    return num_accepted;
+  };
+  // The flood takes the two places and the queue of four, the other half the queue.
+  EXPECT_GE(accepted_of("flood", 0), 4);
+  EXPECT_EQ(submit("flood", 0).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_GE(accepted_of("other", 0), 2);
+  EXPECT_EQ(submit("other", 0).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(accepted_of("limited", 7), 1);
+  gate.Open();
+  harness.engine().Drain(kNoDeadline);
+}
+
 TEST(EngineLoopTest, RoutesOfAGeneratedTokenAreThoseOfTheRowBefore) {
   EngineHarness harness({});
   Request request = HarnessRequest(6, 5);

@@ -1,5 +1,6 @@
 #include "engine/scheduler/admission.h"
 
+#include <memory>
 #include <string>
 
 #include "gmock/gmock.h"
@@ -20,8 +21,14 @@ Request RequestOf(int num_prompt_tokens) {
   return request;
 }
 
+// All that waits is the tenant's own.
+QueueLoad OfOneTenant(QueueLoad load) {
+  load.tenant = {.num_waiting = load.num_waiting, .num_waiting_tokens = load.num_waiting_tokens};
+  return load;
+}
+
 absl::Status Admit(const QueueLoad& load, const Request& request = RequestOf(1)) {
-  return CheckAdmission(kOptions, load, request, TimePoint{});
+  return CheckAdmission(kOptions, OfOneTenant(load), request, TimePoint{});
 }
 
 TEST(CheckAdmissionTest, AdmitsUntilTheQueueIsFullAndNamesBothNumbers) {
@@ -42,19 +49,47 @@ TEST(CheckAdmissionTest, CountsThePlacesThatStepsHaveRoomFor) {
   options.max_sequences = 64;
   options.max_step_tokens = 20;
   const auto admit = [&](int32_t num_waiting) {
-    return CheckAdmission(options, {.num_running = 3, .num_waiting = num_waiting}, RequestOf(1),
-                          TimePoint{});
+    return CheckAdmission(options, OfOneTenant({.num_running = 3, .num_waiting = num_waiting}),
+                          RequestOf(1), TimePoint{});
   };
   EXPECT_TRUE(admit(3).ok());
   EXPECT_FALSE(admit(4).ok());
+}
+
+TEST(CheckAdmissionTest, AQueueThatOthersFilledIsOpenUpToATenantsShare) {
+  const QueueLoad full = {.num_running = 4, .num_waiting = 90, .num_waiting_tokens = 100};
+  const auto admit = [&](const TenantQueueLoad& tenant) {
+    QueueLoad load = full;
+    load.tenant = tenant;
+    return CheckAdmission(kOptions, load, RequestOf(10), TimePoint{}).ok();
+  };
+  EXPECT_TRUE(admit({.num_waiting = 0, .num_waiting_tokens = 0, .share = 0.34}));
+  EXPECT_TRUE(admit({.num_waiting = 1, .num_waiting_tokens = 20, .share = 0.34}));
+  EXPECT_FALSE(admit({.num_waiting = 2, .num_waiting_tokens = 20, .share = 0.34}));  // of 3
+  EXPECT_FALSE(admit({.num_waiting = 1, .num_waiting_tokens = 25, .share = 0.34}));  // of 100
+}
+
+TEST(CheckAdmissionTest, ATenantsOwnLimitOfTokensHoldsInAnEmptyQueueToo) {
+  Request request = RequestOf(10);
+  request.tenant = std::make_shared<const Tenant>(Tenant{.name = "acme", .max_queued_tokens = 25});
+  const auto admit = [&](int32_t num_waiting, int64_t num_waiting_tokens) {
+    return Admit({.num_waiting = num_waiting, .num_waiting_tokens = num_waiting_tokens}, request);
+  };
+  EXPECT_TRUE(admit(1, 15).ok());
+  const absl::Status full = admit(1, 16);
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(full.message()),
+              AllOf(HasSubstr("\"acme\""), HasSubstr("16 prompt"), HasSubstr("limit 25")));
+  request.prompt_ids.assign(50, 1);
+  EXPECT_TRUE(admit(0, 0).ok()) << "a prompt above the limit may enter an empty queue";
 }
 
 TEST(CheckAdmissionTest, AQueueOfZeroStillFillsFreePlaces) {
   SchedulerOptions options = kOptions;
   options.max_queued_requests = 0;
   const auto admit = [&](int32_t num_waiting) {
-    return CheckAdmission(options, {.num_running = 2, .num_waiting = num_waiting}, RequestOf(1),
-                          TimePoint{});
+    return CheckAdmission(options, OfOneTenant({.num_running = 2, .num_waiting = num_waiting}),
+                          RequestOf(1), TimePoint{});
   };
   EXPECT_TRUE(admit(1).ok());
   EXPECT_FALSE(admit(2).ok());
