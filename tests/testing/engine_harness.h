@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -158,5 +159,14 @@ class Gate {
   CondVar changed_;
   bool open_ GATEHOUSE_GUARDED_BY(mutex_) = false;
 };
+
+// A step that does not begin before `gate` opens: what is submitted meanwhile is certain to meet.
+inline std::function<absl::Status(int64_t, const StepPlan&)> StepsBehind(Gate& gate,
+                                                                         int64_t first_step) {
+  return [&gate, first_step](int64_t n, const StepPlan&) {
+    if (n >= first_step) gate.Wait();
+    return absl::OkStatus();
+  };
+}
 
 }  // namespace gatehouse
