@@ -29,6 +29,7 @@ TEST(OutputStreamTest, StreamsSeveralOutputsOfOnePrompt) {
   request.output = {.prompt_logprobs = 0, .moe_report = true};
   const auto sink = harness.Start(request);
   EXPECT_EQ(sink->WaitForClose(), absl::OkStatus());
+  harness.engine().Drain(kNoDeadline);  // the observer hears of the end after the sink
   EXPECT_EQ(sink->EventsOf<StartedEvent>().size(), 1u);
   size_t num_prompt_tokens = 0;
   for (const auto& prompt : sink->EventsOf<PromptEvent>())
