@@ -18,6 +18,15 @@ absl::Status Invalid(const std::string& path, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
 }
 
+// What a template says may repeat a message whole, and errors go into the log and into trailers.
+std::string CutForError(std::string text) {
+  constexpr size_t kMaxBytes = 512;
+  if (text.size() <= kMaxBytes) return text;
+  size_t end = kMaxBytes;
+  while ((text[end] & 0xC0) == 0x80) --end;  // not within a character
+  return text.substr(0, end) + "...";
+}
+
 bool IsName(const std::string& role) {
   return !role.empty() && std::all_of(role.begin(), role.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
@@ -128,7 +137,9 @@ absl::StatusOr<ChatPrompt> EncodeChat(const v1::Chat& chat, bool add_special_tok
   }
   GATEHOUSE_ASSIGN_OR_RETURN(const ChatInput input, ToChatInput(chat));
   absl::StatusOr<RenderedChat> rendered = engine.chat_template()->Render(input);
-  if (!rendered.ok()) return Invalid("chat", std::string(rendered.status().message()));
+  if (!rendered.ok()) {
+    return Invalid("chat", CutForError(std::string(rendered.status().message())));
+  }
   EncodeOptions options{.add_special_tokens = add_special_tokens, .parse_special = true};
   if (!parse_special) options.plain_ranges = rendered->client_ranges;
   absl::StatusOr<std::vector<int32_t>> ids = engine.tokenizer().Encode(rendered->text, options);

@@ -50,7 +50,7 @@ absl::Status Interpreter::Enter() {
   return Charge(1);
 }
 
-absl::Status Interpreter::Raise(std::string message) {
+absl::Status Interpreter::Raise(const std::string& message) {
   raised_ = true;
   return absl::InvalidArgumentError(message);
 }

@@ -64,7 +64,7 @@ class Interpreter {
     return Charge(static_cast<int64_t>(num_items) * kStepsPerItem);
   }
   absl::StatusOr<Value> MakeNamespace(const Dict& attributes);
-  absl::Status Raise(std::string message);  // raise_exception
+  absl::Status Raise(const std::string& message);  // raise_exception
   int64_t unix_seconds() const { return unix_seconds_; }
   // Iterate, charged.
   absl::StatusOr<std::vector<Value>> Items(const Value& value);

@@ -114,7 +114,7 @@ class PercentFormat {
     static constexpr std::string_view kTypes = "dixXeEfFgG";
     if (kTypes.find(conversion.type) == std::string_view::npos) {
       return absl::InvalidArgumentError(
-          absl::StrFormat("unsupported format character '%c'", conversion.type));
+          absl::StrFormat("unsupported format character at byte %d", at_ - 1));
     }
     return AppendNumber(conversion, value);
   }

@@ -57,7 +57,9 @@ class Value {
   static Value MakeBool(bool value) { return Value(value); }
   static Value MakeInteger(int64_t value) { return Value(value); }
   static Value MakeFloat(double value) { return Value(value); }
-  static Value MakeString(std::string template_bytes) { return MakeString(Text(template_bytes)); }
+  static Value MakeString(std::string template_bytes) {
+    return MakeString(Text(std::move(template_bytes)));
+  }
   static Value MakeString(Text text);
   // INVALID_ARGUMENT beyond kMaxValueDepth.
   static absl::StatusOr<Value> MakeList(std::vector<Value> items);
@@ -120,7 +122,9 @@ class Dict {
   const Value* Find(const Value& key) const;
   const Value* Find(std::string_view key) const;
   void Set(const Value& key, Value value);
-  void Set(std::string_view key, Value value) { Set(Value::MakeString(std::string(key)), value); }
+  void Set(std::string_view key, Value value) {
+    Set(Value::MakeString(std::string(key)), std::move(value));
+  }
 
  private:
   void Index();

@@ -120,12 +120,19 @@ TEST_F(RoleTest, ARoleThatIsANameMayBePartOfAMarker) {
 
 class RaisingTest : public ChatPromptTest {
  protected:
-  RaisingTest() : ChatPromptTest("{{ raise_exception('roles must alternate') }}") {}
+  RaisingTest() : ChatPromptTest("{{ raise_exception(messages[0].content) }}") {}
 };
 
 TEST_F(RaisingTest, WhatTheTemplateSaysReachesTheClient) {
-  EXPECT_EQ(EncodeChat(Chat("x"), false, false, engine_).status(),
+  EXPECT_EQ(EncodeChat(Chat("roles must alternate"), false, false, engine_).status(),
             absl::InvalidArgumentError("chat: roles must alternate"));
+}
+
+TEST_F(RaisingTest, ButNotAtAnyLength) {
+  std::string text;
+  for (int i = 0; i < 1000; ++i) text += "\u4F60";
+  const absl::Status status = EncodeChat(Chat(text), false, false, engine_).status();
+  EXPECT_EQ(status.message(), "chat: " + text.substr(0, 510) + "...");
 }
 
 TEST(NoTemplateTest, IsSaid) {
