@@ -65,7 +65,7 @@ inline void Score(const KeyStep& step, int group, int num_groups, QueryTile& til
 
 // Turns query i's scores of the keys it sees into p and brings m, l and f up to date.
 template <typename V>
-inline void SoftmaxStep(QueryTile& tile, int i, KeyRange seen) {
+inline __attribute__((always_inline)) void SoftmaxStep(QueryTile& tile, int i, KeyRange seen) {
   float* p = tile.scores + i * kKeysPerStep;
   const int first_group = seen.begin / 8, num_groups = (seen.end + 7) / 8;
   // Unseen keys get e^-87, which is lost beside the 1 of the largest score.
@@ -134,10 +134,28 @@ constexpr int RegistersPerQuery(int num_queries) {
   return num_queries == 1 ? 8 : num_queries <= 3 ? 4 : 2;
 }
 
-// One step of one tile. seen[i] are the step's keys that query i sees, none of them or more: both
-// ends ascend with i, and some query sees some key.
+// One step of one tile without a window. seen[i] are the step's keys that query i sees, none of
+// them or more: they begin at 0, their ends ascend with i, and some query sees some key.
 template <typename V, int kQueries>
 void TileStep(const KeyStep& step, const KeyRange* seen, QueryTile& tile) {
+  constexpr int kRegisters = RegistersPerQuery(kQueries);
+  Score<V, kQueries, kRegisters>(step, 0, (seen[kQueries - 1].end + 7) / 8, tile);
+  for (int i = 0; i < kQueries; ++i) {
+    tile.factors[i] = 1;
+    if (seen[i].end > 0) SoftmaxStep<V>(tile, i, {0, seen[i].end});
+  }
+  AddValues<V, kQueries, kRegisters>(step, {0, seen[0].end}, true, tile, 0);
+  // On the diagonal later queries see more keys than the first.
+  for (int i = 1; i < kQueries; ++i) {
+    if (seen[i].end > seen[0].end) {
+      AddValues<V, 1, RegistersPerQuery(1)>(step, {seen[0].end, seen[i].end}, false, tile, i);
+    }
+  }
+}
+
+// The same with a window: the beginnings ascend too.
+template <typename V, int kQueries>
+void WindowTileStep(const KeyStep& step, const KeyRange* seen, QueryTile& tile) {
   constexpr int kRegisters = RegistersPerQuery(kQueries);
   constexpr int kAlone = RegistersPerQuery(1);
   const KeyRange first = seen[0], last = seen[kQueries - 1];
@@ -169,6 +187,10 @@ using TileStepFn = void (*)(const KeyStep& step, const KeyRange* seen, QueryTile
 template <typename V>
 constexpr TileStepFn<V> kTileSteps[kMaxTileQueries] = {
     TileStep<V, 1>, TileStep<V, 2>, TileStep<V, 3>, TileStep<V, 4>, TileStep<V, 5>, TileStep<V, 6>};
+template <typename V>
+constexpr TileStepFn<V> kWindowTileSteps[kMaxTileQueries] = {
+    WindowTileStep<V, 1>, WindowTileStep<V, 2>, WindowTileStep<V, 3>,
+    WindowTileStep<V, 4>, WindowTileStep<V, 5>, WindowTileStep<V, 6>};
 
 // Tiles of nearly equal size: a tile of one query reads all keys for itself.
 struct TileSplit {
@@ -258,6 +280,7 @@ void Attend(const AttentionUnit& unit) {
   const TileSplit split(unit.num_queries);
   PackQueries(unit, split, packed);
   StartQueries(unit, sums, totals, maxima);
+  const TileStepFn<V>* tile_steps = unit.window > 0 ? kWindowTileSteps<V> : kTileSteps<V>;
   const SeenKeys seen(unit);
   const int64_t first_seen = seen.begins[0], last_seen = seen.ends[unit.num_queries - 1];
 
@@ -277,7 +300,7 @@ void Attend(const AttentionUnit& unit) {
       tile.sums = sums + begin * sums_stride;
       tile.totals = totals + int64_t{begin} * 8;
       tile.maxima = maxima + begin;
-      kTileSteps<V>[count - 1](step, in_step, tile);
+      tile_steps[count - 1](step, in_step, tile);
     }
   }
   for (int i = 0; i < unit.num_queries; ++i) {
