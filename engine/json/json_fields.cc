@@ -141,14 +141,25 @@ const json* JsonFields::Find(const char* key) const {
   return it == object_->end() ? nullptr : &*it;
 }
 
-void JsonFields::Note(std::string_view key, const json* value, std::string_view expected) {
+void JsonFields::RefuseAt(std::string_view path, const json* value, std::string_view expected) {
   if (!status_->ok()) return;
   *status_ = absl::FailedPreconditionError(
-      absl::StrFormat("%s%s: got %s, expected %s", prefix_, key, PrintedValue(value), expected));
+      absl::StrFormat("%s%s: got %s, expected %s", prefix_, path, PrintedValue(value), expected));
 }
 
 void JsonFields::Refuse(const char* key, std::string_view expected) {
-  Note(key, Find(key), expected);
+  RefuseAt(key, Find(key), expected);
+}
+
+void JsonFields::ExpectOnly(std::initializer_list<std::string_view> keys) {
+  if (object_ == nullptr) return;
+  for (const auto& [key, value] : object_->items()) {
+    if (std::find(keys.begin(), keys.end(), key) != keys.end()) continue;
+    std::string known;
+    for (const std::string_view each : keys)
+      known += (known.empty() ? "" : ", ") + std::string(each);
+    RefuseAt(Printable(key), &value, "no other keys than " + known);
+  }
 }
 
 bool JsonFields::Has(const char* key) const {
@@ -173,7 +184,7 @@ int32_t JsonFields::ToInt(const char* key, const json& value, IntRange range) {
       (!value.is_number_unsigned() || value.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX)) &&
       value.get<int64_t>() >= range.min && value.get<int64_t>() <= range.max;
   if (!fits) {
-    Note(key, &value, absl::StrFormat("an integer from %d to %d", range.min, range.max));
+    RefuseAt(key, &value, absl::StrFormat("an integer from %d to %d", range.min, range.max));
     return static_cast<int32_t>(range.min);
   }
   return static_cast<int32_t>(value.get<int64_t>());
@@ -183,7 +194,7 @@ int32_t JsonFields::Int(const char* key, std::optional<int32_t> fallback, IntRan
   const json* value = Find(key);
   if (value != nullptr) return ToInt(key, *value, range);
   if (!fallback.has_value()) {
-    Note(key, nullptr, absl::StrFormat("an integer from %d to %d", range.min, range.max));
+    RefuseAt(key, nullptr, absl::StrFormat("an integer from %d to %d", range.min, range.max));
   }
   return fallback.value_or(static_cast<int32_t>(range.min));
 }
@@ -199,7 +210,7 @@ double JsonFields::Number(const char* key, std::optional<double> fallback, Numbe
   const bool fits = value != nullptr && value->is_number() && value->get<double>() >= range.min &&
                     value->get<double>() <= range.max;
   if (fits) return value->get<double>();
-  Note(key, value, absl::StrFormat("a number from %g to %g", range.min, range.max));
+  RefuseAt(key, value, absl::StrFormat("a number from %g to %g", range.min, range.max));
   return range.min;
 }
 
@@ -211,15 +222,20 @@ std::optional<double> JsonFields::OptionalNumber(const char* key, NumberRange ra
 bool JsonFields::Bool(const char* key, std::optional<bool> fallback) {
   const json* value = Find(key);
   if (value != nullptr && value->is_boolean()) return value->get<bool>();
-  if (value != nullptr || !fallback.has_value()) Note(key, value, "true or false");
+  if (value != nullptr || !fallback.has_value()) RefuseAt(key, value, "true or false");
   return fallback.value_or(false);
 }
 
 std::string JsonFields::String(const char* key, const std::optional<std::string>& fallback) {
   const json* value = Find(key);
   if (value != nullptr && value->is_string()) return value->get<std::string>();
-  if (value != nullptr || !fallback.has_value()) Note(key, value, "a string");
+  if (value != nullptr || !fallback.has_value()) RefuseAt(key, value, "a string");
   return fallback.value_or("");
+}
+
+std::optional<std::string> JsonFields::OptionalString(const char* key) {
+  if (!Has(key)) return std::nullopt;
+  return String(key, std::nullopt);
 }
 
 std::vector<int32_t> JsonFields::IntList(const char* key, IntRange range) {
@@ -227,7 +243,7 @@ std::vector<int32_t> JsonFields::IntList(const char* key, IntRange range) {
   if (!Has(key)) return values;
   const json& list = *Find(key);
   if (!list.is_array()) {
-    Note(key, &list, absl::StrFormat("a list of integers from %d to %d", range.min, range.max));
+    RefuseAt(key, &list, absl::StrFormat("a list of integers from %d to %d", range.min, range.max));
     return values;
   }
   for (const json& value : list) values.push_back(ToInt(key, value, range));
@@ -261,6 +277,25 @@ JsonFields JsonFields::Object(const char* key) {
     value = nullptr;
   }
   return JsonFields(value, prefix_ + key + ".", status_);
+}
+
+std::vector<JsonFields> JsonFields::Objects(const char* key) {
+  std::vector<JsonFields> objects;
+  if (!Has(key)) return objects;
+  const json& list = *Find(key);
+  if (!list.is_array()) {
+    Refuse(key, "a list of objects");
+    return objects;
+  }
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string path = absl::StrFormat("%s[%d]", key, i);
+    if (!list[i].is_object()) {
+      RefuseAt(path, &list[i], "an object");
+      break;
+    }
+    objects.push_back(JsonFields(&list[i], prefix_ + path + ".", status_));
+  }
+  return objects;
 }
 
 }  // namespace gatehouse

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,6 +51,9 @@ class JsonFields {
   // The first problem found so far, by these fields or any Object of them.
   const absl::Status& status() const { return *status_; }
 
+  // Refuses a key that is not listed: it may change the meaning of the others.
+  void ExpectOnly(std::initializer_list<std::string_view> keys);
+
   // In all of these null counts as absent only for Has, Optional*, the lists and Object; elsewhere
   // it is a wrong type. Without a fallback an absent key is a problem.
   bool Has(const char* key) const;
@@ -61,19 +65,26 @@ class JsonFields {
   std::string String(const char* key, const std::optional<std::string>& fallback);
   std::optional<int32_t> OptionalInt(const char* key, IntRange range);
   std::optional<double> OptionalNumber(const char* key, NumberRange range);
+  std::optional<std::string> OptionalString(const char* key);
   std::vector<int32_t> IntList(const char* key, IntRange range);       // [..]; absent: empty
   std::vector<int32_t> IntOrIntList(const char* key, IntRange range);  // n or [..]; absent: empty
   std::vector<std::string> StringList(const char* key);                // [..]; absent: empty
   JsonFields Object(const char* key);                                  // absent: empty
+  std::vector<JsonFields> Objects(const char* key);                    // [{..}]; absent: empty
+
+  // For what has a form of its own. Null: absent.
+  const nlohmann::json* Find(const char* key) const;
 
   // Notes "<file>: <field>: got <its value>, expected <what>".
   void Refuse(const char* key, std::string_view expected);
+  // The same for a place within a field, "merges[4]"; `value` null: nothing.
+  void RefuseAt(std::string_view path, const nlohmann::json* value, std::string_view expected);
+  // "<file>: <field>", for a complaint that only a later step can make.
+  std::string PlaceOf(std::string_view key) const { return prefix_ + std::string(key); }
 
  private:
   JsonFields(const nlohmann::json* object, std::string prefix,
              std::shared_ptr<absl::Status> status);
-  const nlohmann::json* Find(const char* key) const;
-  void Note(std::string_view key, const nlohmann::json* value, std::string_view expected);
   int32_t ToInt(const char* key, const nlohmann::json& value, IntRange range);
 
   const nlohmann::json* object_;          // null: empty

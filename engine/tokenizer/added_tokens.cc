@@ -1,63 +1,13 @@
 #include "engine/tokenizer/added_tokens.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 
-#include "engine/tokenizer/unicode_additions.h"
+#include "engine/tokenizer/unicode.h"
+#include "kernels/base/status_macros.h"
 #include "kernels/base/utf8.h"
 
 namespace gatehouse {
 namespace {
-
-bool IsBetween(char32_t c, char32_t first, char32_t last) { return c >= first && c <= last; }
-
-// The property White_Space.
-bool IsSpace(char32_t c) {
-  return IsBetween(c, 0x9, 0xD) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         IsBetween(c, 0x2000, 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
-         c == 0x3000;
-}
-
-bool IsNewerWord(char32_t c) {
-  return std::any_of(std::begin(kUnicodeAdditions), std::end(kUnicodeAdditions),
-                     [c](const UnicodeAddition& addition) {
-                       const std::string_view property = addition.property;
-                       const bool is_word = property == "Lu" || property == "Ll" ||
-                                            property == "Lt" || property == "Lm" ||
-                                            property == "Lo" || property[0] == 'M' ||
-                                            property == "Nd" || property == "Pc";
-                       return is_word && IsBetween(c, addition.first, addition.last);
-                     });
-}
-
-// \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control. What is Alphabetic beyond letters, marks
-// and Nl are the circled and squared Latin letters. Only asked about neighbours of added tokens.
-bool IsWord(char32_t c) {
-  if (c == 0x200C || c == 0x200D || IsBetween(c, 0x24B6, 0x24E9) ||
-      IsBetween(c, 0x1F130, 0x1F149) || IsBetween(c, 0x1F150, 0x1F169) ||
-      IsBetween(c, 0x1F170, 0x1F189)) {
-    return true;
-  }
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC:
-      return true;
-    case UTF8PROC_CATEGORY_CN:
-      return IsNewerWord(c);
-    default:
-      return false;
-  }
-}
 
 bool IsSingleWord(std::string_view text, size_t begin, size_t end) {
   if (begin > 0 && IsWord(PreviousCodePoint(text, begin))) return false;
@@ -145,23 +95,28 @@ int32_t TokenTrie::Find(std::string_view text, size_t* begin, size_t* end) const
   return -1;
 }
 
-AddedTokens::AddedTokens(std::vector<AddedTokenSpec> tokens, const Normalizer& normalizer)
-    : tokens_(std::move(tokens)) {
+absl::StatusOr<AddedTokens> AddedTokens::Make(std::vector<AddedTokenSpec> specs,
+                                              const Normalizer& normalizer) {
+  AddedTokens added;
+  added.tokens_ = std::move(specs);
   std::vector<std::pair<std::string, int32_t>> raw;
   std::vector<std::pair<std::string, int32_t>> normalized;
+  NormalizerScratch scratch;
   // Special ones first: two texts can become the same by normalizing, and the first one counts.
   for (const bool special : {true, false}) {
-    for (size_t i = 0; i < tokens_.size(); ++i) {
-      if (tokens_[i].special != special) continue;
-      std::string storage;
-      const std::string_view content = tokens_[i].normalized
-                                           ? normalizer.Apply(tokens_[i].content, &storage)
-                                           : std::string_view(tokens_[i].content);
-      (tokens_[i].normalized ? normalized : raw).emplace_back(content, static_cast<int32_t>(i));
+    for (size_t i = 0; i < added.tokens_.size(); ++i) {
+      const AddedTokenSpec& token = added.tokens_[i];
+      if (token.special != special) continue;
+      std::string_view content = token.content;
+      if (token.normalized) {
+        GATEHOUSE_ASSIGN_OR_RETURN(content, normalizer.Apply(content, &scratch));
+      }
+      (token.normalized ? normalized : raw).emplace_back(content, static_cast<int32_t>(i));
     }
   }
-  raw_ = TokenTrie(raw);
-  normalized_ = TokenTrie(normalized);
+  added.raw_ = TokenTrie(raw);
+  added.normalized_ = TokenTrie(normalized);
+  return added;
 }
 
 void AddedTokens::Split(const TokenTrie& trie, std::string_view text, bool parse_special,

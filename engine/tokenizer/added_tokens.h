@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "engine/tokenizer/normalizer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/tokenizer/tokenizer_json.h"
@@ -53,7 +54,9 @@ class TokenTrie {
 
 class AddedTokens {
  public:
-  AddedTokens(std::vector<AddedTokenSpec> tokens, const Normalizer& normalizer);
+  // RESOURCE_EXHAUSTED from the normalizer.
+  static absl::StatusOr<AddedTokens> Make(std::vector<AddedTokenSpec> specs,
+                                          const Normalizer& normalizer);
   // Appends the pieces of `text`, in order; pieces of text are never empty. `text` must be UTF-8.
   // With parse_special, `plain_ranges` of it are without special tokens all the same.
   void SplitRaw(std::string_view text, bool parse_special, std::span<const ByteRange> plain_ranges,
@@ -67,6 +70,7 @@ class AddedTokens {
   }
 
  private:
+  AddedTokens() = default;
   void Split(const TokenTrie& trie, std::string_view text, bool parse_special,
              std::span<const ByteRange> plain_ranges, std::vector<TextPiece>* pieces) const;
 

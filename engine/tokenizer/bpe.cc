@@ -1,7 +1,9 @@
 #include "engine/tokenizer/bpe.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
+#include <unordered_set>
 
 #include "engine/tokenizer/byte_alphabet.h"
 #include "kernels/base/check.h"
@@ -53,73 +55,152 @@ const Merge* MergeTable::Find(int32_t left_id, int32_t right_id) const {
 
 Bpe::Bpe(const BpeSpec& spec, const Vocabulary& vocabulary)
     : vocabulary_(vocabulary),
+      is_byte_level_(spec.is_byte_level),
+      byte_ids_(spec.byte_ids),
       merges_(spec.merges),
+      seams_({}),
       unk_id_(spec.unk_id.value_or(-1)),
       fuse_unk_(spec.fuse_unk) {
-  byte_to_id_.fill(-1);
   for (const auto& [text, id] : spec.vocab) {
-    size_t offset = 0;
-    if (!text.empty()) NextCodePoint(text, &offset);
-    if (text.empty() || offset != text.size()) continue;
-    const std::optional<std::string> bytes = LettersToBytes(text);
-    if (bytes.has_value()) byte_to_id_[static_cast<unsigned char>((*bytes)[0])] = id;
+    size_t end = 0;
+    if (!text.empty()) NextCodePoint(text, &end);
+    if (text.empty() || end != text.size()) continue;
+    if (!is_byte_level_) {
+      size_t offset = 0;
+      symbol_to_id_.Set(NextCodePoint(text, &offset), id);
+    } else if (const std::optional<std::string> byte = LettersToBytes(text)) {
+      symbol_to_id_.Set(static_cast<unsigned char>((*byte)[0]), id);
+    }
   }
+  AddSeams(spec);
   AddWholeWords(spec);
 }
 
+// The token of the symbol at word[*offset], which is moved behind it; -1: none.
+int32_t Bpe::SymbolOf(std::string_view word, size_t* offset) const {
+  if (is_byte_level_) return symbol_to_id_.Get(static_cast<unsigned char>(word[(*offset)++]));
+  return symbol_to_id_.Get(NextCodePoint(word, offset));
+}
+
+// A merge of tokens that stand for unknown symbols could join what their texts do not show.
+void Bpe::AddSeams(const BpeSpec& spec) {
+  std::unordered_set<int32_t> stand_ins(spec.byte_ids.begin(), spec.byte_ids.end());
+  if (unk_id_ >= 0) stand_ins.insert(unk_id_);
+  std::vector<MergeSpec> seams;
+  for (const MergeSpec& merge : spec.merges) {
+    if (stand_ins.count(merge.left_id) > 0 || stand_ins.count(merge.right_id) > 0) can_cut_ = false;
+    const std::string_view left = vocabulary_.Word(merge.left_id);
+    const std::string_view right = vocabulary_.Word(merge.right_id);
+    if (left.empty() || right.empty()) continue;
+    size_t last = left.size() - 1;
+    while (!is_byte_level_ && last > 0 && (static_cast<unsigned char>(left[last]) & 0xC0) == 0x80) {
+      --last;
+    }
+    size_t first = 0;
+    seams.push_back({.left_id = SymbolOf(left, &last), .right_id = SymbolOf(right, &first)});
+  }
+  seams_ = MergeTable(seams);
+}
+
 void Bpe::AddWholeWords(const BpeSpec& spec) {
-  word_slots_.assign(TableSize(spec.vocab.size()), -1);
+  word_slots_.assign(TableSize(spec.vocab.size()), {});
   BpeScratch scratch;
   for (const auto& [text, id] : spec.vocab) {
-    const std::optional<std::string> bytes = LettersToBytes(text);
-    if (!bytes.has_value() || bytes->empty()) continue;
-    if (!spec.ignore_merges) {
-      MergeWord(*bytes, /*allow_special=*/true, &scratch);
-      if (scratch.ids.size() != 1 || scratch.ids[0] != id) continue;
-    }
-    word_slots_[WordSlotOf(*bytes)] = id;
+    if (is_byte_level_ && !LettersToBytes(text).has_value()) continue;
+    const std::string_view word = vocabulary_.Word(id);
+    if (word.empty()) continue;
+    AddSymbols(word, &scratch);
+    scratch.piece = scratch.ids;
+    MergePiece(/*allow_special=*/true, &scratch);
+    const bool is_joined = scratch.piece.size() == 1 && scratch.piece[0] == id;
+    if (is_joined || spec.ignore_merges) word_slots_[WordSlotOf(word)] = {id, is_joined};
   }
 }
 
 size_t Bpe::WordSlotOf(std::string_view word) const {
   size_t slot = std::hash<std::string_view>()(word) & (word_slots_.size() - 1);
-  while (word_slots_[slot] >= 0 && vocabulary_.Bytes(word_slots_[slot]) != word) {
+  while (word_slots_[slot].id >= 0 && vocabulary_.Word(word_slots_[slot].id) != word) {
     slot = (slot + 1) & (word_slots_.size() - 1);
   }
   return slot;
 }
 
+const Bpe::WordSlot& Bpe::FindWord(std::string_view word) const {
+  return word_slots_[WordSlotOf(word)];
+}
+
 void Bpe::Encode(std::string_view word, bool allow_special, BpeScratch* scratch,
                  std::vector<int32_t>* ids) const {
-  const int32_t whole_id = word_slots_[WordSlotOf(word)];
+  const int32_t whole_id = FindWord(word).id;
   if (whole_id >= 0 && (allow_special || !vocabulary_.IsSpecial(whole_id))) {
     ids->push_back(whole_id);
     return;
   }
-  MergeWord(word, allow_special, scratch);
-  ids->insert(ids->end(), scratch->ids.begin(), scratch->ids.end());
+  AddSymbols(word, scratch);
+  if (can_cut_ && scratch->ids.size() > kMaxShortWord) {
+    EncodePieces(word, allow_special, scratch, ids);
+    return;
+  }
+  scratch->piece = scratch->ids;
+  MergePiece(allow_special, scratch);
+  ids->insert(ids->end(), scratch->piece.begin(), scratch->piece.end());
 }
 
-void Bpe::MergeWord(std::string_view word, bool allow_special, BpeScratch* scratch) const {
-  scratch->ids.clear();
-  AddSingleBytes(word, &scratch->ids);
-  if (scratch->ids.size() <= kMaxShortWord) {
-    MergeShort(allow_special, &scratch->ids);
+void Bpe::EncodePieces(std::string_view word, bool allow_special, BpeScratch* scratch,
+                       std::vector<int32_t>* ids) const {
+  const std::vector<int32_t>& symbols = scratch->ids;
+  size_t first = 0;  // symbol of the piece
+  for (size_t end = 1; end <= symbols.size(); ++end) {
+    if (end < symbols.size() && seams_.Find(symbols[end - 1], symbols[end]) != nullptr) continue;
+    const size_t begin_byte = first == 0 ? 0 : scratch->ends[first - 1];
+    const WordSlot whole =
+        end - first == 1 ? WordSlot{symbols[first], true}
+                         : FindWord(word.substr(begin_byte, scratch->ends[end - 1] - begin_byte));
+    // A single symbol is what it is: there is no other way to write it.
+    if (end - first == 1 ||
+        (whole.id >= 0 && whole.is_joined && (allow_special || !vocabulary_.IsSpecial(whole.id)))) {
+      ids->push_back(whole.id);
+    } else {
+      scratch->piece.assign(symbols.begin() + static_cast<std::ptrdiff_t>(first),
+                            symbols.begin() + static_cast<std::ptrdiff_t>(end));
+      MergePiece(allow_special, scratch);
+      ids->insert(ids->end(), scratch->piece.begin(), scratch->piece.end());
+    }
+    first = end;
+  }
+}
+
+void Bpe::MergePiece(bool allow_special, BpeScratch* scratch) const {
+  if (scratch->piece.size() <= kMaxShortWord) {
+    MergeShort(allow_special, &scratch->piece);
   } else {
     MergeLong(allow_special, scratch);
   }
 }
 
-void Bpe::AddSingleBytes(std::string_view word, std::vector<int32_t>* ids) const {
+void Bpe::AddByteTokens(std::string_view character, size_t end, BpeScratch* scratch) const {
+  for (const char byte : character) {
+    scratch->ids.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
+    scratch->ends.push_back(end);
+  }
+}
+
+void Bpe::AddSymbols(std::string_view word, BpeScratch* scratch) const {
+  scratch->ids.clear();
+  scratch->ends.clear();
   bool last_was_unknown = false;
-  for (const char c : word) {
-    const int32_t id = byte_to_id_[static_cast<unsigned char>(c)];
+  for (size_t offset = 0; offset < word.size();) {
+    const size_t begin = offset;
+    const int32_t id = SymbolOf(word, &offset);
     const bool is_fused = last_was_unknown && fuse_unk_;
-    last_was_unknown = id < 0;
-    if (id >= 0) {
-      ids->push_back(id);
-    } else if (unk_id_ >= 0 && !is_fused) {
-      ids->push_back(unk_id_);
+    last_was_unknown = id < 0 && byte_ids_.empty();
+    if (id < 0 && !byte_ids_.empty()) {
+      AddByteTokens(word.substr(begin, offset - begin), offset, scratch);
+    } else if (id >= 0 || (unk_id_ >= 0 && !is_fused)) {
+      scratch->ids.push_back(id >= 0 ? id : unk_id_);
+      scratch->ends.push_back(offset);
+    } else if (unk_id_ >= 0) {
+      scratch->ends.back() = offset;
     }
   }
 }
@@ -162,11 +243,11 @@ void Bpe::MergeShort(bool allow_special, std::vector<int32_t>* ids) const {
 void Bpe::MergeLong(bool allow_special, BpeScratch* scratch) const {
   std::vector<BpeScratch::Symbol>& symbols = scratch->symbols;
   std::vector<uint64_t>& heap = scratch->heap;
-  const auto num_symbols = static_cast<int32_t>(scratch->ids.size());
+  const auto num_symbols = static_cast<int32_t>(scratch->piece.size());
   symbols.clear();
   heap.clear();
   for (int32_t i = 0; i < num_symbols; ++i) {
-    symbols.push_back({scratch->ids[i], i - 1, i + 1 < num_symbols ? i + 1 : -1});
+    symbols.push_back({scratch->piece[i], i - 1, i + 1 < num_symbols ? i + 1 : -1});
   }
   const auto merge_at = [&](int32_t at) {
     const int32_t next = symbols[at].next;
@@ -201,9 +282,9 @@ void Bpe::MergeLong(bool allow_special, BpeScratch* scratch) const {
     if (symbols[at].previous >= 0) push(symbols[at].previous);
     push(at);
   }
-  scratch->ids.clear();
+  scratch->piece.clear();
   for (const BpeScratch::Symbol& symbol : symbols) {
-    if (symbol.id >= 0) scratch->ids.push_back(symbol.id);
+    if (symbol.id >= 0) scratch->piece.push_back(symbol.id);
   }
 }
 

@@ -1,4 +1,4 @@
-// Byte-level BPE as Hugging Face `tokenizers` does it:
+// BPE of bytes or characters as Hugging Face `tokenizers` does it:
 //   text -> added tokens -> normalizer -> added tokens -> pre-tokenizer -> BPE -> template -> ids
 // Immutable, any thread; each call has buffers of its own.
 #pragma once
@@ -32,6 +32,9 @@ class BpeTokenizer : public Tokenizer {
   absl::StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
                                      bool skip_special_tokens) const override;
   std::string_view TokenBytes(int32_t id) const override { return vocabulary_.Bytes(id); }
+  std::string_view FirstTokenBytes(int32_t id) const override { return vocabulary_.FirstBytes(id); }
+  bool IsByteToken(int32_t id) const override { return vocabulary_.IsByte(id); }
+  LeadingStrip leading_strip() const override { return {stripped_, max_stripped_}; }
   bool IsSpecial(int32_t id) const override { return vocabulary_.IsSpecial(id); }
   std::optional<int32_t> TokenToId(std::string_view token) const override {
     return vocabulary_.IdOf(token);
@@ -41,16 +44,22 @@ class BpeTokenizer : public Tokenizer {
  private:
   struct Scratch;
 
-  BpeTokenizer(TokenizerSpec spec, PreTokenizer pre_tokenizer);
-  absl::Status EncodeRest(std::string_view text, bool parse_special, Scratch* scratch,
-                          std::vector<int32_t>* ids) const;
+  struct Steps {
+    Normalizer normalizer;
+    AddedTokens added_tokens;
+    PreTokenizer pre_tokenizer;
+  };
+
+  BpeTokenizer(TokenizerSpec spec, Steps steps);
+  absl::Status EncodeRest(std::string_view text, bool is_start, bool parse_special,
+                          Scratch* scratch, std::vector<int32_t>* ids) const;
 
   Vocabulary vocabulary_;
-  Normalizer normalizer_;
-  AddedTokens added_tokens_;
-  PreTokenizer pre_tokenizer_;
+  Steps steps_;
   Bpe bpe_;
   std::vector<TemplateSpec> templates_;
+  std::string stripped_;
+  int32_t max_stripped_;
 };
 
 }  // namespace gatehouse

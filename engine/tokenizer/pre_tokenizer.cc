@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {
@@ -57,19 +56,19 @@ std::vector<Part> Merge(std::vector<Part> parts, SplitBehavior behavior) {
 
 class SplitStep : public PreTokenizerStep {
  public:
-  SplitStep(std::optional<Regex> regex, SplitSpec spec)
-      : regex_(std::move(regex)), spec_(std::move(spec)) {}
+  SplitStep(Pattern pattern, SplitBehavior behavior, bool invert)
+      : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
 
   absl::Status Split(std::string_view word, PreTokenizerScratch* scratch) const override {
     scratch->matches.clear();
-    GATEHOUSE_RETURN_IF_ERROR(FindAll(word, scratch));
-    if (spec_.behavior == SplitBehavior::kIsolated) {  // every part is a word, matched or not
+    GATEHOUSE_RETURN_IF_ERROR(pattern_.FindAll(word, &scratch->regex, &scratch->matches));
+    if (behavior_ == SplitBehavior::kIsolated) {  // every part is a word, matched or not
       Isolate(word, scratch);
       return absl::OkStatus();
     }
-    std::vector<Part> parts = PartsBetween(scratch->matches, word.size(), spec_.invert);
-    const bool removes = spec_.behavior == SplitBehavior::kRemoved;
-    if (!removes) parts = Merge(std::move(parts), spec_.behavior);
+    std::vector<Part> parts = PartsBetween(scratch->matches, word.size(), invert_);
+    const bool removes = behavior_ == SplitBehavior::kRemoved;
+    if (!removes) parts = Merge(std::move(parts), behavior_);
     for (const Part& part : parts) {
       if (part.begin == part.end || (removes && part.is_delimiter)) continue;
       scratch->next_words.push_back(word.substr(part.begin, part.end - part.begin));
@@ -78,15 +77,6 @@ class SplitStep : public PreTokenizerStep {
   }
 
  private:
-  absl::Status FindAll(std::string_view word, PreTokenizerScratch* scratch) const {
-    if (regex_.has_value()) return regex_->FindAll(word, &scratch->regex, &scratch->matches);
-    for (size_t at = word.find(spec_.pattern); at != std::string_view::npos;
-         at = word.find(spec_.pattern, at + spec_.pattern.size())) {
-      scratch->matches.push_back({at, at + spec_.pattern.size()});
-    }
-    return absl::OkStatus();
-  }
-
   static void Isolate(std::string_view word, PreTokenizerScratch* scratch) {
     size_t end = 0;
     const auto add = [&](size_t to) {
@@ -100,26 +90,61 @@ class SplitStep : public PreTokenizerStep {
     add(word.size());
   }
 
-  std::optional<Regex> regex_;  // none: spec_.pattern is plain text
-  SplitSpec spec_;
+  const Pattern pattern_;
+  const SplitBehavior behavior_;
+  const bool invert_;
 };
 
 class PrefixSpaceStep : public PreTokenizerStep {
  public:
   absl::Status Split(std::string_view word, PreTokenizerScratch* scratch) const override {
-    if (word[0] != ' ') word = scratch->prefixed.emplace_back(" " + std::string(word));
+    if (word[0] != ' ') word = scratch->changed.emplace_back(" " + std::string(word));
     scratch->next_words.push_back(word);
     return absl::OkStatus();
   }
 };
 
+// Marks for spaces, one in front, and a word from each mark to the next:
+//   "Hey  friend" -> "▁Hey", "▁", "▁friend"
+class MetaspaceStep : public PreTokenizerStep {
+ public:
+  explicit MetaspaceStep(MetaspaceSpec spec) : spec_(std::move(spec)) {}
+
+  absl::Status Split(std::string_view word, PreTokenizerScratch* scratch) const override {
+    const std::string_view marked = scratch->changed.emplace_back(Mark(word, *scratch));
+    size_t begin = 0;
+    while (spec_.split && begin < marked.size()) {
+      const size_t next = marked.find(spec_.mark, begin + 1);
+      if (next == std::string_view::npos) break;
+      scratch->next_words.push_back(marked.substr(begin, next - begin));
+      begin = next;
+    }
+    scratch->next_words.push_back(marked.substr(begin));
+    return absl::OkStatus();
+  }
+
+ private:
+  std::string Mark(std::string_view word, const PreTokenizerScratch& scratch) const {
+    const bool may_prepend = spec_.prepend_scheme == PrependScheme::kAlways ||
+                             (spec_.prepend_scheme == PrependScheme::kFirst && scratch.is_start);
+    const bool begins_marked = word[0] == ' ' || word.substr(0, spec_.mark.size()) == spec_.mark;
+    std::string marked = may_prepend && !begins_marked ? spec_.mark : "";
+    marked.reserve(word.size() + word.size() / 2);
+    for (size_t begin = 0; begin < word.size();) {
+      const size_t space = std::min(word.find(' ', begin), word.size());
+      marked.append(word.substr(begin, space - begin));
+      if (space < word.size()) marked.append(spec_.mark);
+      begin = space + 1;
+    }
+    return marked;
+  }
+
+  const MetaspaceSpec spec_;
+};
+
 absl::StatusOr<std::unique_ptr<PreTokenizerStep>> MakeSplit(const SplitSpec& spec) {
-  if (!spec.is_regex) return std::make_unique<SplitStep>(std::nullopt, spec);
-  absl::StatusOr<Regex> regex = Regex::Compile(spec.pattern);
-  if (regex.ok()) return std::make_unique<SplitStep>(*std::move(regex), spec);
-  return absl::FailedPreconditionError(
-      absl::StrFormat("%s: %s, expected what this server can follow exactly", spec.place,
-                      std::string(regex.status().message())));
+  GATEHOUSE_ASSIGN_OR_RETURN(Pattern pattern, Pattern::Compile(spec.pattern));
+  return std::make_unique<SplitStep>(std::move(pattern), spec.behavior, spec.invert);
 }
 
 }  // namespace
@@ -132,19 +157,24 @@ absl::StatusOr<PreTokenizer> PreTokenizer::Make(const std::vector<PreTokenizerSp
       GATEHOUSE_ASSIGN_OR_RETURN(steps.emplace_back(), MakeSplit(*split));
       continue;
     }
+    if (const auto* metaspace = std::get_if<MetaspaceSpec>(&spec)) {
+      steps.push_back(std::make_unique<MetaspaceStep>(*metaspace));
+      continue;
+    }
     const auto& byte_level = std::get<ByteLevelSpec>(spec);
     if (byte_level.add_prefix_space) steps.push_back(std::make_unique<PrefixSpaceStep>());
     if (byte_level.use_regex) {
-      GATEHOUSE_ASSIGN_OR_RETURN(
-          steps.emplace_back(),
-          MakeSplit({.pattern = std::string(kGpt2Pattern), .place = "GPT-2"}));
+      const SplitSpec split = {.pattern = {.text = std::string(kGpt2Pattern), .place = "GPT-2"}};
+      GATEHOUSE_ASSIGN_OR_RETURN(steps.emplace_back(), MakeSplit(split));
     }
   }
   return pre_tokenizer;
 }
 
-absl::Status PreTokenizer::Split(std::string_view text, PreTokenizerScratch* scratch) const {
-  scratch->prefixed.clear();
+absl::Status PreTokenizer::Split(std::string_view text, bool is_start,
+                                 PreTokenizerScratch* scratch) const {
+  scratch->is_start = is_start;
+  scratch->changed.clear();
   scratch->words.assign(text.empty() ? 0 : 1, text);
   for (const auto& step : steps_) {
     scratch->next_words.clear();

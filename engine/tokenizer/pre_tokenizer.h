@@ -1,8 +1,7 @@
 // The pre-tokenizer steps of tokenizer.json: cuts a text into the words that BPE joins within.
 // Immutable, any thread; what a call writes to lives in its PreTokenizerScratch.
 //
-// Words come out as plain bytes. ByteLevel's mapping of bytes to printable letters is left out:
-// Bpe takes the bytes themselves.
+// ByteLevel's mapping of bytes to printable letters is left out: Bpe takes the bytes themselves.
 #pragma once
 
 #include <deque>
@@ -24,7 +23,8 @@ struct PreTokenizerScratch {
   std::vector<RegexMatch> matches;
   std::vector<std::string_view> words;
   std::vector<std::string_view> next_words;
-  std::deque<std::string> prefixed;  // words that got a space in front
+  std::deque<std::string> changed;  // words that got spaces or marks
+  bool is_start = false;            // the words are those at the start of the whole text
 };
 
 class PreTokenizerStep {
@@ -38,9 +38,9 @@ class PreTokenizer {
  public:
   // FAILED_PRECONDITION names the place of an expression that does not compile.
   static absl::StatusOr<PreTokenizer> Make(const std::vector<PreTokenizerSpec>& specs);
-  // Fills scratch->words, none of them empty; replaces what was there. `text` must be UTF-8.
-  // RESOURCE_EXHAUSTED from Regex.
-  absl::Status Split(std::string_view text, PreTokenizerScratch* scratch) const;
+  // Fills scratch->words, none of them empty; replaces what was there. `text` must be UTF-8;
+  // `is_start`: it begins what the user wrote. RESOURCE_EXHAUSTED from Regex.
+  absl::Status Split(std::string_view text, bool is_start, PreTokenizerScratch* scratch) const;
 
  private:
   std::vector<std::unique_ptr<PreTokenizerStep>> steps_;

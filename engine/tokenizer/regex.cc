@@ -4,7 +4,7 @@
 #include <pcre2.h>
 
 #include "absl/strings/str_format.h"
-#include "engine/tokenizer/json_node.h"
+#include "engine/json/json_fields.h"
 #include "engine/tokenizer/regex_syntax.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
@@ -42,10 +42,11 @@ void PcreDeleter::operator()(pcre2_real_match_data_8* match_data) const {
 }
 void PcreDeleter::operator()(pcre2_real_jit_stack_8* stack) const { pcre2_jit_stack_free(stack); }
 
-RegexScratch::RegexScratch()
-    : match_data_(pcre2_match_data_create(1, nullptr)),
-      jit_stack_(pcre2_jit_stack_create(kJitStackFirstBytes, kJitStackMaxBytes, nullptr)),
-      context_(pcre2_match_context_create(nullptr)) {
+void RegexScratch::Allocate() {
+  if (match_data_ != nullptr) return;
+  match_data_.reset(pcre2_match_data_create(1, nullptr));
+  jit_stack_.reset(pcre2_jit_stack_create(kJitStackFirstBytes, kJitStackMaxBytes, nullptr));
+  context_.reset(pcre2_match_context_create(nullptr));
   GATEHOUSE_CHECK(match_data_ != nullptr && context_ != nullptr) << "out of memory";
   pcre2_set_match_limit(context_.get(), kMatchLimit);
   if (jit_stack_ != nullptr) pcre2_jit_stack_assign(context_.get(), nullptr, jit_stack_.get());
@@ -63,8 +64,8 @@ absl::StatusOr<Regex> Regex::Compile(std::string_view pattern) {
   PcrePointer<pcre2_code> code(pcre2_compile(Bytes(translated), translated.size(), kOptions, &error,
                                              &offset, context.get()));
   if (code == nullptr) {
-    return absl::InvalidArgumentError(absl::StrFormat("%s in the regular expression %s",
-                                                      MessageOf(error), QuoteForMessage(pattern)));
+    return absl::InvalidArgumentError(absl::StrFormat("%s in the regular expression \"%s\"",
+                                                      MessageOf(error), Printable(pattern)));
   }
   // Failure is no error: pcre2_match then interprets.
   pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
@@ -73,6 +74,7 @@ absl::StatusOr<Regex> Regex::Compile(std::string_view pattern) {
 
 absl::Status Regex::FindAll(std::string_view text, RegexScratch* scratch,
                             std::vector<RegexMatch>* matches) const {
+  scratch->Allocate();
   const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(scratch->match_data_.get());
   size_t at = 0;
   while (at <= text.size()) {
@@ -93,6 +95,25 @@ absl::Status Regex::FindAll(std::string_view text, RegexScratch* scratch,
         ++at;
       } while (at < text.size() && (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80);
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Pattern> Pattern::Compile(const PatternSpec& spec) {
+  if (!spec.is_regex) return Pattern(std::nullopt, spec.text);
+  absl::StatusOr<Regex> regex = Regex::Compile(spec.text);
+  if (regex.ok()) return Pattern(*std::move(regex), "");
+  return absl::FailedPreconditionError(
+      absl::StrFormat("%s: got %s, expected what this server can follow exactly", spec.place,
+                      std::string(regex.status().message())));
+}
+
+absl::Status Pattern::FindAll(std::string_view text, RegexScratch* scratch,
+                              std::vector<RegexMatch>* matches) const {
+  if (regex_.has_value()) return regex_->FindAll(text, scratch, matches);
+  for (size_t at = text.find(text_); at != std::string_view::npos;
+       at = text.find(text_, at + text_.size())) {
+    matches->push_back({at, at + text_.size()});
   }
   return absl::OkStatus();
 }

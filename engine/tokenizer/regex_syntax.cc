@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
-#include "engine/tokenizer/json_node.h"
+#include "engine/json/json_fields.h"
 #include "engine/tokenizer/unicode_additions.h"
 #include "kernels/base/status_macros.h"
 #include "kernels/base/utf8.h"
@@ -72,7 +72,7 @@ class Translator {
 
   absl::Status Refuse(std::string_view what) const {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "%s at offset %d of the regular expression %s", what, at_, QuoteForMessage(pattern_)));
+        "%s at offset %d of the regular expression \"%s\"", what, at_, Printable(pattern_)));
   }
 
   void Copy(size_t num_bytes) {
@@ -287,7 +287,11 @@ class Translator {
 }  // namespace
 
 absl::StatusOr<std::string> OnigurumaToPcre2(std::string_view pattern) {
-  return Translator(pattern).Run();
+  GATEHOUSE_ASSIGN_OR_RETURN(const std::string translated, Translator(pattern).Run());
+  // DeepSeek-V2 has this. Where it fails at the first space of a run it fails at all others, too,
+  // but tried anew at each it takes quadratic time.
+  if (pattern == R"(\s+$)") return R"((?:\G|(?<!\p{White_Space})))" + translated;
+  return translated;
 }
 
 }  // namespace gatehouse

@@ -1,8 +1,9 @@
 // Text to token ids and back. Immutable after loading; any thread.
 //
 // Ids and texts equal those of Hugging Face `tokenizers` 0.23 (tests/tokenizer/parity_test.cc),
-// with its Unicode versions: 9 for NFC, 16 for the classes of regular expressions. One difference
-// is on purpose: without parse_special no merge and no whole word makes a special token either.
+// with its Unicode versions: 9 for NFC, 16 for the classes of regular expressions. Two differences
+// are on purpose: without parse_special no merge and no whole word makes a special token either,
+// and skip_special_tokens skips a special token also where a normalizer changes its text.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +33,12 @@ struct EncodeOptions {
   std::span<const ByteRange> plain_ranges = {};
 };
 
+// Up to max_times copies of `character` are dropped from the start of a decoded text.
+struct LeadingStrip {
+  std::string_view character;
+  int32_t max_times = 0;
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -46,6 +53,12 @@ class Tokenizer {
   // The bytes that `id` adds to a text: the unit of incremental decoding. Empty for ids outside the
   // vocabulary.
   virtual std::string_view TokenBytes(int32_t id) const = 0;
+  // The same for the first token of a text, where some tokenizers drop the mark of a space.
+  virtual std::string_view FirstTokenBytes(int32_t id) const { return TokenBytes(id); }
+  // One byte of byte fallback. Neighbours of them are one run, which is UTF-8 or else U+FFFD for
+  // each byte; in all other tokenizers the bytes of all tokens join before they are read.
+  virtual bool IsByteToken(int32_t /*id*/) const { return false; }
+  virtual LeadingStrip leading_strip() const { return {}; }
   virtual bool IsSpecial(int32_t id) const = 0;
   virtual std::optional<int32_t> TokenToId(std::string_view token) const = 0;
   virtual int32_t vocab_size() const = 0;  // highest id + 1, added tokens included

@@ -1,13 +1,12 @@
 #include "engine/tokenizer/tokenizer_json.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "absl/strings/str_format.h"
+#include "engine/json/json_fields.h"
 #include "engine/tokenizer/byte_alphabet.h"
 #include "kernels/base/status_macros.h"
 #include "kernels/base/utf8.h"
@@ -17,141 +16,76 @@ namespace {
 
 // The largest published file has about 20 MB, the largest vocabulary about 262,000 tokens. Tables
 // are sized by the highest id, hence the limit on ids.
-constexpr uint64_t kMaxFileBytes = 128u << 20;
-constexpr int kMaxDepth = 64;
+constexpr int64_t kMaxFileBytes = 128 << 20;
 constexpr int32_t kMaxId = (1 << 22) - 1;
 constexpr size_t kMaxTokenBytes = 64 << 10;
 constexpr size_t kMaxAddedTokenBytes = 1024;  // matching costs this much per character at worst
 
 using TextToId = std::unordered_map<std::string_view, int32_t>;
 
-absl::Status FileError(const std::string& path, std::string_view problem,
-                       std::string_view expected) {
-  return absl::FailedPreconditionError(
-      absl::StrFormat("%s: %s, expected %s", path, problem, expected));
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::error_code error;
-  const uint64_t num_bytes = std::filesystem::file_size(path, error);
-  if (error) {
-    return FileError(path, absl::StrFormat("can not be read (%s)", error.message()),
-                     "a readable file");
+void ReadVocab(JsonFields& fields, BpeSpec* model) {
+  const nlohmann::json* const vocab = fields.Find("vocab");
+  if (vocab == nullptr || !vocab->is_object() || vocab->empty()) {
+    fields.Refuse("vocab", "an object of at least one token");
+    return;
   }
-  if (num_bytes > kMaxFileBytes) {
-    return FileError(path, absl::StrFormat("has %d bytes", num_bytes),
-                     absl::StrFormat("at most %d", kMaxFileBytes));
-  }
-  std::string text(num_bytes, '\0');
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream.read(text.data(), static_cast<std::streamsize>(num_bytes))) {
-    return FileError(path, "can not be read to its end", "a readable file");
-  }
-  return text;
-}
-
-// Counts brackets outside strings, so that the parser never builds what is too deep to walk.
-bool IsDeeperThan(std::string_view json, int limit) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < json.size(); ++i) {
-    const char c = json[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      in_string = c != '"';
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > limit) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
-  return false;
-}
-
-absl::StatusOr<nlohmann::json> ParseJson(const std::string& path) {
-  GATEHOUSE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  if (IsDeeperThan(text, kMaxDepth)) {
-    return FileError(path, absl::StrFormat("is nested deeper than %d levels", kMaxDepth),
-                     "a tokenizer.json");
-  }
-  try {
-    return nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    const auto* parse_error = dynamic_cast<const nlohmann::json::parse_error*>(&error);
-    return FileError(
-        path,
-        absl::StrFormat("is not JSON at byte %d", parse_error == nullptr ? 0 : parse_error->byte),
-        "valid JSON in UTF-8");
-  }
-}
-
-absl::Status ReadVocab(const JsonNode& node, BpeSpec* model) {
-  GATEHOUSE_RETURN_IF_ERROR(node.ExpectObject());
-  if (node.value().empty()) return node.Error("is empty", "at least one token");
-  std::unordered_map<int32_t, std::string_view> id_to_text;
-  for (const auto& [text, value] : node.value().items()) {
+  std::unordered_set<int32_t> seen_ids;
+  for (auto token = vocab->begin(); token != vocab->end(); ++token) {
+    const std::string& text = token.key();
+    const nlohmann::json& value = token.value();
+    const auto refuse = [&](std::string_view expected) {
+      fields.RefuseAt(absl::StrFormat("vocab[\"%s\"]", Printable(text)), &value, expected);
+    };
     if (text.size() > kMaxTokenBytes) {
-      return node.Error(absl::StrFormat("has a token of %d bytes", text.size()),
-                        absl::StrFormat("at most %d", kMaxTokenBytes));
+      refuse(absl::StrFormat("a token of at most %d bytes", kMaxTokenBytes));
+    } else if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxId) {
+      refuse(absl::StrFormat("an integer from 0 to %d", kMaxId));
+    } else if (!seen_ids.insert(value.get<int32_t>()).second) {
+      refuse("an id that no other token has");
+    } else {
+      model->vocab.emplace_back(text, value.get<int32_t>());
     }
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxId) {
-      return node.Error(absl::StrFormat("gives the token %s the id %s", QuoteForMessage(text),
-                                        value.is_number() ? value.dump() : value.type_name()),
-                        absl::StrFormat("an integer from 0 to %d", kMaxId));
-    }
-    const int32_t id = value.get<int32_t>();
-    const auto [other, is_new] = id_to_text.emplace(id, text);
-    if (!is_new) {
-      return node.Error(absl::StrFormat("gives the id %d to %s and to %s", id,
-                                        QuoteForMessage(other->second), QuoteForMessage(text)),
-                        "distinct ids");
-    }
-    model->vocab.emplace_back(text, id);
+    if (!fields.status().ok()) return;
   }
-  return absl::OkStatus();
 }
 
 // "a b" or ["a", "b"].
-absl::StatusOr<std::pair<std::string, std::string>> ReadMergePair(const JsonNode& node) {
-  constexpr std::string_view kExpected = "\"left right\" or [\"left\", \"right\"]";
-  const nlohmann::json& value = node.value();
+std::optional<std::pair<std::string, std::string>> ReadMergePair(const nlohmann::json& value) {
   if (value.is_string()) {
     const std::string& text = value.get_ref<const std::string&>();
     const size_t space = text.find(' ');
-    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-      return node.Error(absl::StrFormat("is %s", QuoteForMessage(text)), kExpected);
-    }
+    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) return {};
     return std::make_pair(text.substr(0, space), text.substr(space + 1));
   }
   if (!value.is_array() || value.size() != 2 || !value[0].is_string() || !value[1].is_string()) {
-    return node.Error("is no pair of strings", kExpected);
+    return {};
   }
   return std::make_pair(value[0].get<std::string>(), value[1].get<std::string>());
 }
 
-absl::Status ReadMerges(const JsonNode& node, const TextToId& text_to_id, BpeSpec* model) {
-  GATEHOUSE_RETURN_IF_ERROR(node.ExpectArray());
-  model->merges.reserve(node.value().size());
-  for (size_t rank = 0; rank < node.value().size(); ++rank) {
-    const JsonNode merge = node.Element(rank);
-    GATEHOUSE_ASSIGN_OR_RETURN(const auto pair, ReadMergePair(merge));
-    int32_t ids[3];
-    const std::string merged = pair.first + pair.second;
-    const std::string* const texts[] = {&pair.first, &pair.second, &merged};
-    for (int i = 0; i < 3; ++i) {
-      const auto found = text_to_id.find(*texts[i]);
-      if (found == text_to_id.end()) {
-        return merge.Error(absl::StrFormat("%s the unknown token %s", i < 2 ? "joins" : "makes",
-                                           QuoteForMessage(*texts[i])),
-                           "tokens of model.vocab");
-      }
-      ids[i] = found->second;
-    }
-    model->merges.push_back({.left_id = ids[0], .right_id = ids[1], .merged_id = ids[2]});
+void ReadMerges(JsonFields& fields, const TextToId& text_to_id, BpeSpec* model) {
+  const nlohmann::json* const merges = fields.Find("merges");
+  if (merges == nullptr || !merges->is_array()) {
+    fields.Refuse("merges", "a list");
+    return;
   }
-  return absl::OkStatus();
+  model->merges.reserve(merges->size());
+  for (size_t rank = 0; rank < merges->size(); ++rank) {
+    const auto refuse = [&](std::string_view expected) {
+      fields.RefuseAt(absl::StrFormat("merges[%d]", rank), &(*merges)[rank], expected);
+    };
+    const auto pair = ReadMergePair((*merges)[rank]);
+    if (!pair.has_value()) return refuse("\"left right\" or [\"left\", \"right\"]");
+    const std::string merged = pair->first + pair->second;
+    const auto left = text_to_id.find(pair->first);
+    const auto right = text_to_id.find(pair->second);
+    const auto both = text_to_id.find(merged);
+    const auto end = text_to_id.end();
+    if (left == end || right == end) return refuse("two tokens of model.vocab");
+    if (both == end) return refuse("two tokens that together are one of model.vocab");
+    model->merges.push_back(
+        {.left_id = left->second, .right_id = right->second, .merged_id = both->second});
+  }
 }
 
 // Byte-level text never meets an unknown symbol when each byte has a token; published files rely on
@@ -165,81 +99,76 @@ bool CoversAllBytes(const TextToId& text_to_id) {
   return true;
 }
 
-absl::Status ReadUnknownToken(const JsonNode& node, const TextToId& text_to_id, BpeSpec* model) {
-  GATEHOUSE_ASSIGN_OR_RETURN(model->fuse_unk, ReadFlag(node, "fuse_unk"));
-  GATEHOUSE_ASSIGN_OR_RETURN(const bool byte_fallback, ReadFlag(node, "byte_fallback"));
-  if (CoversAllBytes(text_to_id)) return absl::OkStatus();
-  if (byte_fallback) {
-    return node.Error("has byte_fallback while single bytes have no token",
-                      "a token for each of the 256 bytes");
-  }
-  const std::optional<JsonNode> unk_token = node.Find("unk_token");
-  if (!unk_token.has_value()) return absl::OkStatus();
-  GATEHOUSE_ASSIGN_OR_RETURN(const std::string text, unk_token->String());
-  const auto found = text_to_id.find(text);
-  if (found == text_to_id.end()) {
-    return unk_token->Error(absl::StrFormat("is %s", QuoteForMessage(text)),
-                            "a token of model.vocab");
-  }
-  model->unk_id = found->second;
-  return absl::OkStatus();
-}
-
-absl::Status RefuseSubwordMarks(const JsonNode& node) {
-  for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    const std::optional<JsonNode> mark = node.Find(name);
-    if (!mark.has_value()) continue;
-    GATEHOUSE_ASSIGN_OR_RETURN(const std::string text, mark->String());
-    if (!text.empty()) {
-      return mark->Error(absl::StrFormat("is %s", QuoteForMessage(text)), "null or \"\"");
+// Hugging Face takes the unknown token for a character one of whose bytes has no token; here all of
+// them must be there.
+void ReadByteTokens(JsonFields& fields, const TextToId& text_to_id, BpeSpec* model) {
+  for (int byte = 0; byte < 256; ++byte) {
+    const std::string text = absl::StrFormat("<0x%02X>", byte);
+    const auto found = text_to_id.find(text);
+    if (found == text_to_id.end()) {
+      fields.Refuse("byte_fallback", "false, as model.vocab has no token " + text);
+      return;
     }
+    model->byte_ids.push_back(found->second);
   }
-  const std::optional<JsonNode> dropout = node.Find("dropout");
-  if (!dropout.has_value() || dropout->value() == 0) return absl::OkStatus();
-  return dropout->Error("is not zero", "null: ids may not depend on chance");
 }
 
-absl::Status ReadModel(const JsonNode& root, BpeSpec* model) {
-  GATEHOUSE_ASSIGN_OR_RETURN(const JsonNode node, root.Field("model"));
-  GATEHOUSE_RETURN_IF_ERROR(node.ExpectOnly(
-      {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
-       "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"}));
-  if (const std::optional<JsonNode> type = node.Find("type")) {  // files of GPT-2's time have none
-    GATEHOUSE_ASSIGN_OR_RETURN(const std::string name, type->String());
-    if (name != "BPE") return type->Error("is " + QuoteForMessage(name), "\"BPE\"");
+// What stands for a symbol that is not in the vocabulary.
+void ReadUnknownSymbols(JsonFields& fields, const TextToId& text_to_id, BpeSpec* model) {
+  model->fuse_unk = fields.Bool("fuse_unk", false);
+  const bool byte_fallback = fields.Bool("byte_fallback", false);
+  if (model->is_byte_level && CoversAllBytes(text_to_id)) return;
+  if (byte_fallback) {
+    // A byte is written by a letter, and it would be the letter's bytes that are looked for.
+    if (!model->is_byte_level) return ReadByteTokens(fields, text_to_id, model);
+    fields.Refuse("byte_fallback", "false, as single bytes of a byte-level model have no token");
   }
-  GATEHOUSE_RETURN_IF_ERROR(RefuseSubwordMarks(node));
-  GATEHOUSE_ASSIGN_OR_RETURN(const JsonNode vocab, node.Field("vocab"));
-  GATEHOUSE_RETURN_IF_ERROR(ReadVocab(vocab, model));
+  const std::optional<std::string> unk_token = fields.OptionalString("unk_token");
+  if (!unk_token.has_value()) return;
+  const auto found = text_to_id.find(*unk_token);
+  if (found == text_to_id.end()) return fields.Refuse("unk_token", "a token of model.vocab");
+  model->unk_id = found->second;
+}
+
+void RefuseSubwordMarks(JsonFields& fields) {
+  for (const char* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+    if (!fields.OptionalString(name).value_or("").empty()) fields.Refuse(name, "null or \"\"");
+  }
+  if (fields.OptionalNumber("dropout", {0, 1}).value_or(0) != 0) {
+    fields.Refuse("dropout", "null: ids may not depend on chance");
+  }
+}
+
+void ReadModel(JsonFields& root, BpeSpec* model) {
+  if (!root.Has("model")) return root.Refuse("model", "an object");
+  JsonFields fields = root.Object("model");
+  fields.ExpectOnly({"type", "dropout", "unk_token", "continuing_subword_prefix",
+                     "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "vocab",
+                     "merges"});
+  // Files of GPT-2's time have no type.
+  if (fields.String("type", "BPE") != "BPE") fields.Refuse("type", "BPE");
+  RefuseSubwordMarks(fields);
+  ReadVocab(fields, model);
+  if (!fields.status().ok()) return;
   TextToId text_to_id;
   text_to_id.reserve(model->vocab.size());
   for (const auto& [text, id] : model->vocab) text_to_id.emplace(text, id);
-  GATEHOUSE_ASSIGN_OR_RETURN(const JsonNode merges, node.Field("merges"));
-  GATEHOUSE_RETURN_IF_ERROR(ReadMerges(merges, text_to_id, model));
-  GATEHOUSE_ASSIGN_OR_RETURN(model->ignore_merges, ReadFlag(node, "ignore_merges"));
-  return ReadUnknownToken(node, text_to_id, model);
+  ReadMerges(fields, text_to_id, model);
+  model->ignore_merges = fields.Bool("ignore_merges", false);
+  ReadUnknownSymbols(fields, text_to_id, model);
 }
 
-absl::StatusOr<AddedTokenSpec> ReadAddedToken(const JsonNode& node) {
-  GATEHOUSE_RETURN_IF_ERROR(node.ExpectOnly(
-      {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}));
-  AddedTokenSpec token;
-  GATEHOUSE_ASSIGN_OR_RETURN(const JsonNode id, node.Field("id"));
-  GATEHOUSE_ASSIGN_OR_RETURN(token.id, id.Integer(0, kMaxId));
-  GATEHOUSE_ASSIGN_OR_RETURN(const JsonNode content, node.Field("content"));
-  GATEHOUSE_ASSIGN_OR_RETURN(token.content, content.String());
+AddedTokenSpec ReadAddedToken(JsonFields& fields) {
+  fields.ExpectOnly({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+  AddedTokenSpec token = {.id = fields.Int("id", std::nullopt, {0, kMaxId}),
+                          .content = fields.String("content", std::nullopt),
+                          .single_word = fields.Bool("single_word", std::nullopt),
+                          .lstrip = fields.Bool("lstrip", std::nullopt),
+                          .rstrip = fields.Bool("rstrip", std::nullopt),
+                          .normalized = fields.Bool("normalized", std::nullopt),
+                          .special = fields.Bool("special", std::nullopt)};
   if (token.content.empty() || token.content.size() > kMaxAddedTokenBytes) {
-    return content.Error(absl::StrFormat("has %d bytes", token.content.size()),
-                         absl::StrFormat("1 to %d", kMaxAddedTokenBytes));
-  }
-  const std::pair<const char*, bool*> flags[] = {{"single_word", &token.single_word},
-                                                 {"lstrip", &token.lstrip},
-                                                 {"rstrip", &token.rstrip},
-                                                 {"normalized", &token.normalized},
-                                                 {"special", &token.special}};
-  for (const auto& [name, flag] : flags) {
-    GATEHOUSE_ASSIGN_OR_RETURN(const JsonNode field, node.Field(name));
-    GATEHOUSE_ASSIGN_OR_RETURN(*flag, field.Bool());
+    fields.Refuse("content", absl::StrFormat("1 to %d bytes", kMaxAddedTokenBytes));
   }
   return token;
 }
@@ -247,66 +176,58 @@ absl::StatusOr<AddedTokenSpec> ReadAddedToken(const JsonNode& node) {
 // Hugging Face does not believe the ids of this list: a text of the vocabulary keeps its id there,
 // others are numbered from the vocabulary's length on, in the order of the file. Where the list
 // says something else there are two truths, and the file is refused.
-absl::Status ReadAddedTokens(const JsonNode& root, TokenizerSpec* spec) {
-  const std::optional<JsonNode> list = root.Find("added_tokens");
-  if (!list.has_value()) return absl::OkStatus();
-  GATEHOUSE_RETURN_IF_ERROR(list->ExpectArray());
+void ReadAddedTokens(JsonFields& root, TokenizerSpec* spec) {
   TextToId text_to_id;
   for (const auto& [text, id] : spec->model.vocab) text_to_id.emplace(text, id);
-  const int32_t vocab_len = static_cast<int32_t>(spec->model.vocab.size());
-  int32_t next_id = vocab_len;
+  int32_t next_id = static_cast<int32_t>(spec->model.vocab.size());
   std::unordered_set<std::string> contents;
-  for (size_t i = 0; i < list->value().size(); ++i) {
-    const JsonNode node = list->Element(i);
-    GATEHOUSE_ASSIGN_OR_RETURN(AddedTokenSpec token, ReadAddedToken(node));
-    if (!contents.insert(token.content).second) {
-      return node.Error("repeats the token " + QuoteForMessage(token.content), "distinct tokens");
-    }
+  for (JsonFields& fields : root.Objects("added_tokens")) {
+    AddedTokenSpec token = ReadAddedToken(fields);
+    if (!contents.insert(token.content).second) fields.Refuse("content", "distinct tokens");
     const auto known = text_to_id.find(token.content);
     const int32_t expected_id = known != text_to_id.end() ? known->second : next_id;
     if (token.id != expected_id) {
-      return node.Error(
-          absl::StrFormat("gives %s the id %d", QuoteForMessage(token.content), token.id),
-          absl::StrFormat("%d: its id in model.vocab, or else the next free one", expected_id));
+      fields.Refuse("id", absl::StrFormat("%d: its id in model.vocab, or else the next free one",
+                                          expected_id));
     }
+    if (!fields.status().ok()) return;
     next_id = std::max(next_id, token.id + 1);
     spec->added_tokens.push_back(std::move(token));
   }
-  return absl::OkStatus();
 }
 
-absl::Status RefuseLengthRules(const JsonNode& root) {
-  if (const std::optional<JsonNode> truncation = root.Find("truncation")) {
-    return truncation->Error("asks for truncation", "null: a prompt is never cut silently");
-  }
-  const std::optional<JsonNode> padding = root.Find("padding");
-  if (!padding.has_value()) return absl::OkStatus();
+void RefuseLengthRules(JsonFields& root) {
+  if (root.Has("truncation")) root.Refuse("truncation", "null: a prompt is never cut silently");
+  if (!root.Has("padding")) return;
   // Padding to the longest of a batch does nothing to one text.
-  const std::optional<JsonNode> strategy = padding->Find("strategy");
-  const bool to_longest = strategy.has_value() && strategy->value() == "BatchLongest";
-  if (to_longest && !padding->Find("pad_to_multiple_of").has_value()) return absl::OkStatus();
-  return padding->Error("asks for padding", "null or the strategy \"BatchLongest\"");
+  JsonFields padding = root.Object("padding");
+  const nlohmann::json* const strategy = padding.Find("strategy");
+  const bool to_longest = strategy != nullptr && *strategy == "BatchLongest";
+  if (!to_longest || padding.Has("pad_to_multiple_of")) {
+    root.Refuse("padding", "null or the strategy \"BatchLongest\"");
+  }
 }
 
 }  // namespace
 
 absl::StatusOr<TokenizerSpec> ReadTokenizerJson(const std::string& path) {
-  GATEHOUSE_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson(path));
-  const JsonNode root(&document, &path, "");
-  GATEHOUSE_RETURN_IF_ERROR(
-      root.ExpectOnly({"version", "truncation", "padding", "added_tokens", "normalizer",
-                       "pre_tokenizer", "post_processor", "decoder", "model"}));
-  if (const std::optional<JsonNode> version = root.Find("version")) {
-    if (version->value() != "1.0") return version->Error("is another version", "\"1.0\"");
+  const absl::StatusOr<nlohmann::json> document = ReadJsonObjectFile(path, kMaxFileBytes);
+  if (!document.ok()) {
+    return absl::FailedPreconditionError(document.status().message());
   }
+  JsonFields root(*document, path);
+  root.ExpectOnly({"version", "truncation", "padding", "added_tokens", "normalizer",
+                   "pre_tokenizer", "post_processor", "decoder", "model"});
+  if (root.OptionalString("version").value_or("1.0") != "1.0") root.Refuse("version", "\"1.0\"");
   TokenizerSpec spec;
-  GATEHOUSE_RETURN_IF_ERROR(RefuseLengthRules(root));
-  GATEHOUSE_RETURN_IF_ERROR(ReadNormalizers(root, &spec));
-  GATEHOUSE_RETURN_IF_ERROR(ReadPreTokenizers(root, &spec));
-  GATEHOUSE_RETURN_IF_ERROR(CheckDecoder(root));
-  GATEHOUSE_RETURN_IF_ERROR(ReadModel(root, &spec.model));
-  GATEHOUSE_RETURN_IF_ERROR(ReadAddedTokens(root, &spec));
-  GATEHOUSE_RETURN_IF_ERROR(ReadPostProcessors(root, &spec));
+  RefuseLengthRules(root);
+  ReadNormalizers(root, &spec);
+  ReadPreTokenizers(root, &spec);
+  ReadDecoder(root, &spec);
+  ReadModel(root, &spec.model);
+  if (root.status().ok()) ReadAddedTokens(root, &spec);
+  if (root.status().ok()) ReadPostProcessors(root, &spec);
+  GATEHOUSE_RETURN_IF_ERROR(root.status());
   return spec;
 }
 

@@ -20,6 +20,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models/demo"
+KINDS = "demo|qwen2|llama3|mixtral|olmoe|granite|deepseek_v2|deepseek_v3|gpt_oss"
 
 
 def cpu_model():
@@ -84,6 +85,22 @@ class Recorder:
         self.write("scheduler.step.256x4096", [b["real_time"] for b in lines], lines[0]["time_unit"], 50,
                    "requirement", command)
 
+    def tokenizer(self):
+        """Encoding on one core by CPU time: MB/s of mixed text, and the slowest text of 1 MiB without a break."""
+        output, command = self.run("tokenizer_bench", "--benchmark_filter=Encode/", "--benchmark_format=json",
+                                   f"--benchmark_repetitions={self.repeats}", "--benchmark_min_time=0.05")
+        runs = {}
+        for line in json.loads(output)["benchmarks"]:
+            if line["run_type"] == "iteration" and "short_prompt" not in line["name"]:
+                kind, text = re.fullmatch(r"Encode/(%s)_(.*)" % KINDS, line["name"].split("/repeats")[0]).groups()
+                seconds = line["cpu_time"] * {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1}[line["time_unit"]]
+                runs.setdefault(kind, {}).setdefault(text, []).append(seconds)
+        for kind, texts in runs.items():
+            self.write(f"tokenizer.mixed.{kind}", [2**20 / 1e6 / each for each in texts.pop("mixed")], "MB/s of one core", 5,
+                       "requirement", command)
+            slowest = max(texts, key=lambda text: statistics.median(texts[text]))
+            self.write(f"tokenizer.unbroken.{kind}", texts[slowest], "s for 1 MiB", 1, "requirement", command, text=slowest)
+
     def serving(self):
         # Saturated: 80,000 tokens/s are offered, more than two cores can send one by one, so some share a message.
         # Unpaced, the engine makes so many tokens that they are merged by the dozen: fewer messages, more tokens.
@@ -144,6 +161,7 @@ def main():
     recorder = Recorder(args)
     recorder.demo_server()
     recorder.scheduler_step()
+    recorder.tokenizer()
     recorder.serving()
     recorder.model_steps(args.big_model)
 

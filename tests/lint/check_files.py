@@ -26,7 +26,7 @@ LARGE_FILES = {  # path -> (bytes, why)
     "models/demo/tokenizer.json": (270_000, "belongs to the model"),
     "models/locmoe/tokenizer.json": (270_000, "belongs to the model"),
     "tests/golden/plain_f32/model.safetensors": (300_000, "a golden checkpoint in f32"),
-    "tests/tokenizer/data/corpus.jsonl": (1_400_000, "strings and their ids by Hugging Face tokenizers"),
+    "tests/tokenizer/data/corpus.jsonl": (1_250_000, "strings and the ids that Hugging Face tokenizers gives them"),
 }
 
 # In pieces, so that this file does not contain what it looks for.

@@ -12,9 +12,13 @@ namespace {
 
 using ::testing::ElementsAre;
 
+AddedTokens MakeAddedTokens(const std::vector<AddedTokenSpec>& tokens) {
+  return AddedTokens::Make(tokens, Normalizer::Make({}).value()).value();
+}
+
 std::vector<std::string> Pieces(const std::vector<AddedTokenSpec>& tokens, std::string_view text,
                                 bool parse_special = true) {
-  const AddedTokens added_tokens(tokens, Normalizer({}));
+  const AddedTokens added_tokens = MakeAddedTokens(tokens);
   std::vector<TextPiece> pieces;
   added_tokens.SplitRaw(text, parse_special, {}, &pieces);
   std::vector<std::string> answers;
@@ -65,9 +69,9 @@ void ExpectRanges(const nlohmann::json& ranges, const std::function<bool(const s
 
 TEST(AddedTokensTest, EveryNeighbourCountsAsItDoesInHuggingFace) {
   const nlohmann::json neighbours = ReadJsonFile(TokenizerTestPath("neighbours.json"));
-  const AddedTokens added_tokens({{.id = 0, .content = "lone", .single_word = true},
-                                  {.id = 1, .content = "<strip>", .lstrip = true, .rstrip = true}},
-                                 Normalizer({}));
+  const AddedTokens added_tokens =
+      MakeAddedTokens({{.id = 0, .content = "lone", .single_word = true},
+                       {.id = 1, .content = "<strip>", .lstrip = true, .rstrip = true}});
   std::string text;
   std::vector<TextPiece> pieces;  // views of `text`
   const auto split = [&](const std::string& new_text) {

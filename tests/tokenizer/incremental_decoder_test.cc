@@ -45,7 +45,7 @@ TEST_P(IncrementalDecoderTest, PartsOfAnyIdsMakeTheTextOfDecode) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, IncrementalDecoderTest,
-                         ::testing::Values("demo", "qwen2", "llama3", "sparse"));
+                         ::testing::Values("demo", "qwen2", "llama3", "sparse", "mixtral"));
 
 class IncrementalDecoderOfQwen2Test : public ::testing::Test {
  protected:
@@ -82,6 +82,34 @@ TEST_F(IncrementalDecoderOfQwen2Test, IdsOutsideTheVocabularyAddNothing) {
   EXPECT_EQ(decoder.Append(-1), "");
   EXPECT_EQ(decoder.Append(tokenizer_->vocab_size()), "");
   EXPECT_EQ(decoder.Append(INT32_MAX), "");
+  EXPECT_EQ(decoder.Flush(), "");
+}
+
+class IncrementalDecoderOfMixtralTest : public ::testing::Test {
+ protected:
+  int32_t IdOf(const char* token) const { return tokenizer_->TokenToId(token).value(); }
+  const std::unique_ptr<Tokenizer> tokenizer_ = LoadTestTokenizer("mixtral");
+};
+
+TEST_F(IncrementalDecoderOfMixtralTest, DropsOneSpaceAtTheStartOnly) {
+  IncrementalDecoder decoder(*tokenizer_);
+  EXPECT_EQ(decoder.Append(IdOf("<s>")), "");
+  EXPECT_EQ(decoder.Append(IdOf("\u2581")), "");
+  EXPECT_EQ(decoder.Append(IdOf("\u2581")), " ");
+  EXPECT_EQ(decoder.Append(IdOf("a")), "a");
+  EXPECT_EQ(decoder.Append(IdOf("\u2581")), " ");
+}
+
+TEST_F(IncrementalDecoderOfMixtralTest, ARunOfBytesIsOneTextOrNone) {
+  IncrementalDecoder decoder(*tokenizer_);
+  for (const char* byte : {"<0xE2>", "<0x82>", "<0xAC>"}) EXPECT_EQ(decoder.Append(IdOf(byte)), "");
+  EXPECT_EQ(decoder.Append(IdOf("a")), "\u20ACa");
+  for (const char* byte : {"<0xE2>", "<0x82>", "<0xAC>", "<0xFF>"}) decoder.Append(IdOf(byte));
+  EXPECT_EQ(decoder.Append(IdOf("a")), "\uFFFD\uFFFD\uFFFD\uFFFDa");
+  decoder.Append(IdOf("<0x41>"));
+  EXPECT_EQ(decoder.Append(IdOf("</s>")), "");  // dropped before bytes are looked at
+  decoder.Append(IdOf("<0x42>"));
+  EXPECT_EQ(decoder.Flush(), "AB");
   EXPECT_EQ(decoder.Flush(), "");
 }
 

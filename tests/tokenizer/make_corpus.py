@@ -9,194 +9,35 @@ Files:
   llama3/tokenizer.json  GPT-4's split, ignore_merges, BOS by TemplateProcessing, merges as pairs
   sparse/tokenizer.json  GPT-2's ByteLevel with add_prefix_space; few bytes have a token, the others
                          are <unk>, fused
-  variants.json          changes to llama3, splits and behaviours of other families: each key replaces
-                         that of the document, those of "model" are merged into it
-  corpus.jsonl           {"c": class, "s": text, tokenizer: ids with parse_special, ...,
-                          "plain": {tokenizer: ids without parse_special, where they differ},
-                          "v": CRC-32 of the ids of the variants in the order of their names, every fifth line,
-                          "w": CRC-32 of the lengths of the words (bytes, as int32) that each pre-tokenizer
-                          cuts the text into; the last one is of all variants together}
-  decode.jsonl           {"t": tokenizer, "i": ids, "skip": text, "keep": text}
-  long.json              CRC-32 and number of the ids of texts of 1 MiB without a break
+  mixtral olmoe granite deepseek_v2 deepseek_v3 gpt_oss /tokenizer.json
+                         in the style of these families, steps as published (families.py)
+  variants.json          changes to llama3 and to mixtral: steps of other families, splits, behaviours; each key
+                         replaces that of the document, those of "model" are merged into it
+  corpus.jsonl           first {"tokenizers": names}; then {"c": class, "s": text,
+                          "k": for each tokenizer the CRC-32 of the ids with parse_special, -1, and without,
+                          "w": CRC-32 of the lengths of the words (bytes, as int32) that the byte-level pre-tokenizers cut
+                               the text into, variants of llama3 last,
+                          "v": the same as "k" in 16 bits for the variants in the order of their names, every fifth line}
+  decode.jsonl           {"t": tokenizer or variant, "i": ids, "skip": text, "keep": text}
+  long.json              CRC-32 and number of the ids of texts of 128 KiB without a break
   categories.json        [first, last, general category] as the regular expressions see them
   neighbours.json        ranges of code points that keep a single_word token from matching before and
                          behind it, and that lstrip and rstrip take
-  nfc.json               CRC-32 of NFC for each 4,096 code points
+  forms.json             CRC-32 of NFC, NFD, NFKC, NFKD and Lowercase for each 4,096 code points
 """
 
-import copy
 import json
 import pathlib
 import random
 import struct
 import zlib
 
-from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers,
-                        processors, trainers)
+from families import HERE, TRAIN, make_families, make_llama3, make_qwen2, make_sparse, make_variants
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-HERE = pathlib.Path(__file__).parent / "data"
 DEMO = pathlib.Path(__file__).parent / "../../models/demo/tokenizer.json"
 SEED = 20240607
-
-QWEN_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-              r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-GPT4_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-              r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-O200K_SPLIT = "|".join([
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+"])
-DEEPSEEK_V3_SPLITS = [
-    r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
-    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"]
-DEEPSEEK_V2_SPLITS = ["[\r\n]", "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-Ֆ]+",
-                      "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$", "[一-龥ࠀ-一가-퟿]+"]
-
-TRAIN = """
-All human beings are born free and equal in dignity and rights. They are endowed with reason and
-conscience and should act towards one another in a spirit of brotherhood. It's what they'd said, we'll
-see; I'm sure you've heard that we're not done yet. def main(argc, argv):\n    return 0  # 12345\n
-for (int i = 0; i < n; ++i) { sum += values[i]; }  // the total of all values, in cents: $3.50, 100%
-Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués de raison et
-de conscience et doivent agir les uns envers les autres dans un esprit de fraternité. L'été, ça va.
-Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und Gewissen
-begabt und sollen einander im Geist der Brüderlichkeit begegnen. Größe, Straße, Übermut.
-Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα. Είναι
-προικισμένοι με λογική και συνείδηση. Все люди рождаются свободными и равными в своем достоинстве и
-правах. Они наделены разумом и совестью и должны поступать в отношении друг друга в духе братства.
-כל בני אדם נולדו בני חורין ושווים בערכם ובזכויותיהם. يولد جميع الناس أحراراً متساوين في الكرامة والحقوق.
-सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है। มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ
-人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。すべての人間は、生まれながらにして自由であり、
-かつ、尊厳と権利とについて平等である。모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 😀😃🎉👍🏽 👨‍👩‍👧‍👦 🇩🇪🇫🇷
-"""
-
-
-def train(split, vocab_size):
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(split), "isolated", invert=False),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
-    tokenizer.train_from_iterator(TRAIN.strip().split("\n") * 2, trainer)
-    return tokenizer
-
-
-def special(text, **flags):
-    return AddedToken(text, special=True, normalized=False, **flags)
-
-
-def save(tokenizer, name, edit=None):
-    document = json.loads(tokenizer.to_str())
-    if edit:
-        edit(document)
-    folder = HERE / name
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
-    return Tokenizer.from_str(text)
-
-
-def make_qwen2():
-    tokenizer = train(QWEN_SPLIT, 256 + 700)
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    tokenizer.add_special_tokens([special("<|endoftext|>"), special("<|im_start|>"), special("<|im_end|>")])
-    tokenizer.add_tokens([
-        AddedToken("<tool_call>", normalized=False), AddedToken("<left>", lstrip=True, normalized=False),
-        AddedToken("<right>", rstrip=True, normalized=False),
-        AddedToken("<both>", lstrip=True, rstrip=True, normalized=True),
-        AddedToken("lone", single_word=True, normalized=True),
-        AddedToken("sol", single_word=True, lstrip=True, normalized=False),
-        AddedToken("cafe\u0301", normalized=True),       # found as the composed café
-        AddedToken("cafe\u0301raw", normalized=False),   # found only as it stands
-        AddedToken("    ", normalized=True), AddedToken("\t<|", normalized=False),
-        AddedToken("日本", normalized=True)])
-    tokenizer.add_special_tokens([special("<mask>", lstrip=True), special("<|im"),
-                                  AddedToken("<nspecial>", special=True, normalized=True)])
-
-    def merges_as_text(document):
-        document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
-    return save(tokenizer, "qwen2", merges_as_text)
-
-
-def make_llama3():
-    tokenizer = train(GPT4_SPLIT, 256 + 500)
-    tokenizer.normalizer = None
-    tokenizer.add_special_tokens([special("<|begin_of_text|>"), special("<|end_of_text|>"), special("<|eot_id|>")])
-    bos, eos = tokenizer.token_to_id("<|begin_of_text|>"), tokenizer.token_to_id("<|end_of_text|>")
-    tokenizer.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=False),
-        processors.TemplateProcessing(single="<|begin_of_text|> $A <|end_of_text|>",
-                                      pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
-                                      special_tokens=[("<|begin_of_text|>", bos), ("<|end_of_text|>", eos)])])
-
-    def words_that_merges_do_not_reach(document):
-        # Such words are why ignore_merges exists; they need ids below the added tokens'.
-        model = document["model"]
-        shift = 0
-        for word in ["Ġbrotherhood", "straw", "Ġè¯", "æĹ¥æľ¬", "Ġdignity"]:
-            if word not in model["vocab"]:
-                model["vocab"][word] = bos + shift
-                shift += 1
-        for token in document["added_tokens"]:
-            token["id"] += shift
-        for step in document["post_processor"]["processors"]:
-            for token in step.get("special_tokens", {}).values():
-                token["ids"] = [i + shift for i in token["ids"]]
-        model["ignore_merges"] = True
-    return save(tokenizer, "llama3", words_that_merges_do_not_reach)
-
-
-def make_sparse():
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + ["Ġ", "Ã", "©", ",", "Ċ"]
-    vocab = {text: i for i, text in enumerate(["<unk>"] + letters + ["th", "the", "Ġthe", "Ã©", "in", "er"])}
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ã", "©"), ("i", "n"), ("e", "r")]
-    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([special("<s>")])
-    return save(tokenizer, "sparse")
-
-
-def make_variants(base):
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-
-    def split(pattern, behavior="Isolated", invert=False, kind="Regex"):
-        return {"type": "Split", "pattern": {kind: pattern}, "behavior": behavior, "invert": invert}
-
-    def steps(*splits):
-        return {"pre_tokenizer": {"type": "Sequence", "pretokenizers": list(splits) + [byte_level]},
-                "model": {"ignore_merges": False}}
-    patches = {
-        "o200k": steps(split(O200K_SPLIT)),
-        "deepseek_v3": steps(*[split(p) for p in DEEPSEEK_V3_SPLITS]),
-        "deepseek_v2": steps(*[split(p) for p in DEEPSEEK_V2_SPLITS]),
-        "prefix_space": {"pre_tokenizer": dict(byte_level, add_prefix_space=True)},
-        "word": steps(split(r"\w+|[^\w\s]+", "Removed", True)),
-        "lines": steps(split("^.|.$|^$", "Isolated"), split(r"\x{e9}|\u00df|\h{2}", "MergedWithNext")),
-        "empty_matches": steps(split("x*", "Isolated"), split("(?=a)|(?<=e)", "Contiguous")),
-        "text": steps(split("'", "MergedWithPrevious", False, "String"), split("  ", "Isolated", False, "String")),
-        "scripts": steps(split(r"\p{Han}+|\p{Hiragana}+|\p{Katakana}+|\p{Cyrillic}+|\p{Latin}++|\P{L}{,2}")),
-    }
-    for behavior in ["Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"]:
-        for invert in [False, True]:
-            patches[f"{behavior}{'_invert' if invert else ''}"] = steps(split(r"\p{L}+|\d", behavior, invert))
-    document = json.loads(base.to_str())
-    result = {}
-    for name, patch in patches.items():
-        patched = copy.deepcopy(document)
-        for key, value in patch.items():
-            if key == "model":
-                patched[key].update(value)
-            else:
-                patched[key] = value
-        result[name] = Tokenizer.from_str(json.dumps(patched))
-    (HERE / "variants.json").write_text(json.dumps(patches, ensure_ascii=True, indent=1) + "\n")
-    return result
-
+LINES_PER_CLASS = 138
 
 def words(rng, alphabet):
     return " ".join("".join(rng.choice(alphabet) for _ in range(rng.randint(1, 6)))
@@ -271,6 +112,24 @@ def classes(rng):
     }
 
 
+def family_classes(rng):
+    """One class for the regular expressions (or the marks) of each family: what its alternatives begin and end with."""
+    def some(items, low, high):
+        return "".join(rng.choice(items) for _ in range(rng.randint(low, high)))
+    common = ["a", "Bc", "é", "Ж", "日", "1", "12", "1234", " ", "  ", "\n", "\r\n", "\t", "!", "...", "'s", "'LL", "_", "-"]
+    pools = {
+        "split_qwen": ["'", "'re", "\r", " \n ", "٣٤", "½", " ?!", "\u00a0x", "\u3000"],
+        "split_gpt4": ["123456789", "\u0301", " '", "'T", "\n\n  ", "\t\tx", "x'd've", "〇"],
+        "split_o200k": ["HTTPServer", "camelCase", "ǅ", "ʰ", "ª", "e\u0301", "/", "//\n", "?/\r\n", "IT'S", "McD", "ٱلْ", "Ωμέγα"],
+        "split_deepseek_v3": ["一龥", "ひら", "カナ", "ー", "@user", "#tag", "`x`", "$", "€", "\u0301", "।", "«", "ab\u0300c", "\u0905\u093e"],
+        "split_deepseek_v2": ["一", "가", "힣", "ꓐ", "\u2018q\u2019", "！", "。", "ｘ", "µ", "ƻ", "ʔ", "ͼ", "Ԁ", "Ա", "  ", " \n", "\u3000"],
+        "split_granite": ["007", "x1y2", "٣", "²", "Ⅳ", " 9 ", "\U00011de1", "\U00016ff4", "we've", "def f():\n    "],
+        "split_neox": ["                        ", "   ", "|||EMAIL_ADDRESS|||", "<|padding|>", "e\u0301", "\u212b", "don't", " 42"],
+        "marks_mixtral": ["▁", " ▁", "▁▁ ", "<0x0A>", "<s>", "</s>", "[INST]", "<both>", " lone ", "\x00", "𝄞", "\ufffd", "ﬁ", "İ", "Σ"],
+    }
+    return {name: (lambda pool=pool: some(pool + common, 1, 9)) for name, pool in pools.items()}
+
+
 def crc(ids):
     return zlib.crc32(struct.pack("<%di" % len(ids), *ids))
 
@@ -280,6 +139,10 @@ def encode(tokenizer, text, parse_special=True):
     return tokenizer.encode(text).ids
 
 
+def both_ways(tokenizer, text):
+    return crc(encode(tokenizer, text) + [-1] + encode(tokenizer, text, parse_special=False))
+
+
 def word_lengths(tokenizer, text):
     return [len(word) for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]  # a letter a byte
 
@@ -287,55 +150,62 @@ def word_lengths(tokenizer, text):
 def write_corpus(tokenizers, variants):
     rng = random.Random(SEED)
     num_lines = 0
+    byte_level = [each for name, each in tokenizers.items() if name != "mixtral"] + list(variants["llama3"].values())
+    all_variants = [each for base in variants.values() for each in base.values()]
     with open(HERE / "corpus.jsonl", "w", encoding="utf-8") as out:
-        for name, make in classes(rng).items():
+        out.write(json.dumps({"tokenizers": list(tokenizers)}) + "\n")
+        for name, make in {**classes(rng), **family_classes(rng)}.items():
             texts = [""] if name == "ascii_any" else []
-            while len(texts) < 90:
+            while len(texts) < LINES_PER_CLASS:
                 text = make()
                 if text and text not in texts:
                     texts.append(text)
             for text in texts:
-                line = {"c": name, "s": text}
-                plain = {}
-                for key, tokenizer in tokenizers.items():
-                    line[key] = encode(tokenizer, text)
-                    ids = encode(tokenizer, text, parse_special=False)
-                    if ids != line[key]:
-                        plain[key] = ids
-                if plain:
-                    line["plain"] = plain
-                line["w"] = [crc(word_lengths(tokenizer, text)) for tokenizer in tokenizers.values()]
-                line["w"].append(crc(sum((word_lengths(variants[key], text) for key in sorted(variants)), [])))
+                line = {"c": name, "s": text, "k": [both_ways(each, text) for each in tokenizers.values()],
+                        "w": crc(sum((word_lengths(each, text) for each in byte_level), []))}
                 if num_lines % 5 == 0:
-                    line["v"] = [crc(encode(variants[key], text)) for key in sorted(variants)]
+                    line["v"] = [both_ways(each, text) & 0xFFFF for each in all_variants]
                 out.write(json.dumps(line, ensure_ascii=True, separators=(",", ":")) + "\n")
                 num_lines += 1
     return num_lines
 
 
-def write_decode(tokenizers):
+def write_decode(tokenizers, variants):
     rng = random.Random(SEED + 1)
+    pools = {**tokenizers, **variants["mixtral"]}
     with open(HERE / "decode.jsonl", "w", encoding="utf-8") as out:
-        for name, tokenizer in tokenizers.items():
+        for name, tokenizer in pools.items():
             size = tokenizer.get_vocab_size()
-            single_bytes = [i for i in range(size) if len(tokenizer.id_to_token(i)) == 1]
-            for _ in range(100):
-                pool = single_bytes if rng.random() < 0.5 else range(size)
+            single_bytes = [i for i in range(size) if len(tokenizer.id_to_token(i)) == 1 or
+                            tokenizer.id_to_token(i).startswith("<0x")]
+            whole = [tokenizer.token_to_id(text) for text in ("▁", "▁▁", "<s>", "<0xE2>", "<0x96>", "<0x81>")
+                     if tokenizer.token_to_id(text) is not None]
+            for _ in range(80):
+                pool = rng.choice([single_bytes, range(size), whole or range(size)])
                 ids = [rng.choice(pool) if rng.random() < 0.9 else rng.randrange(size) for _ in range(rng.randint(1, 12))]
+                if rng.random() < 0.3:
+                    ids = encode(tokenizer, rng.choice(["日本 😀 é", "  two", "𝄞\u2581x", "a\x00b", "İ☃"]) * rng.randint(1, 2))
                 out.write(json.dumps({"t": name, "i": ids, "skip": tokenizer.decode(ids),
                                       "keep": tokenizer.decode(ids, skip_special_tokens=False)},
                                      ensure_ascii=True, separators=(",", ":")) + "\n")
 
 
 def write_long(tokenizers):
-    size = 1 << 20
+    size = 1 << 17
     state, letters = 1, []
     for _ in range(size):  # the same generator stands in the test
         state = (state * 1103515245 + 12345) % (1 << 31)
         letters.append(chr(ord("a") + (state >> 16) % 26))
-    texts = {"one_letter": "a" * size, "random_letters": "".join(letters), "spaces": " " * size,
-             "newlines": "\n" * size, "digits": "7" * size, "ideographs": "日" * (size // 3)}
-    result = {name: {key: [len(ids), crc(ids)] for key, tokenizer in tokenizers.items()
+
+    def repeated(text):
+        return text * (size // len(text.encode()))
+    texts = {"one_letter": repeated("a"), "random_letters": "".join(letters), "spaces": repeated(" "),
+             "newlines": repeated("\n"), "digits": repeated("7"), "ideographs": repeated("日"),
+             "emoji": repeated("😀"), "letter_and_space": repeated("a "), "letter_and_digit": repeated("a1"),
+             "marks": "e" + repeated("\u0301"), "spaces_and_digit": " " * (size - 1) + "7",
+             "capitals": repeated("aB"), "unknown_letters": repeated("ꙮ")}
+    slow = {("spaces_and_digit", "deepseek_v2")}  # quadratic there: hours
+    result = {name: {key: [len(ids), crc(ids)] for key, tokenizer in tokenizers.items() if (name, key) not in slow
                      for ids in [encode(tokenizer, text)]} for name, text in texts.items()}
     (HERE / "long.json").write_text(json.dumps(result, indent=1) + "\n")
 
@@ -381,26 +251,28 @@ def write_neighbours():
     (HERE / "neighbours.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
 
 
-def write_nfc():
-    nfc = normalizers.NFC()
-    result = []
-    for begin in range(0, 0x110000, 4096):
-        text = "".join(nfc.normalize_str(each) + "\n" for c in range(begin, begin + 4096) if not 0xD800 <= c <= 0xDFFF
-                       for each in (chr(c), "a\u0345" + chr(c) + "\u0300\u0323", "\U00011935" + chr(c) + "\u0301"))
-        result.append(zlib.crc32(text.encode()))
-    (HERE / "nfc.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
+def write_forms():
+    result = {}
+    for name in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase"):
+        form = getattr(normalizers, name)()
+        result[name] = []
+        for begin in range(0, 0x110000, 4096):
+            text = "".join(form.normalize_str(each) + "\n" for c in range(begin, begin + 4096) if not 0xD800 <= c <= 0xDFFF
+                           for each in (chr(c), "a\u0345" + chr(c) + "\u0300\u0323", "\U00011935" + chr(c) + "\u0301"))
+            result[name].append(zlib.crc32(text.encode()))
+    (HERE / "forms.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
 
 
 def main():
     tokenizers = {"demo": Tokenizer.from_file(str(DEMO)), "qwen2": make_qwen2(), "llama3": make_llama3(),
-                  "sparse": make_sparse()}
-    variants = make_variants(tokenizers["llama3"])
+                  "sparse": make_sparse(), **make_families()}
+    variants = make_variants(tokenizers)
     print("corpus lines:", write_corpus(tokenizers, variants))
-    write_decode(tokenizers)
+    write_decode(tokenizers, variants)
     write_long(tokenizers)
     write_categories()
     write_neighbours()
-    write_nfc()
+    write_forms()
 
 
 main()

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -46,6 +47,51 @@ inline std::vector<nlohmann::json> ReadJsonLines(const std::string& path) {
     lines.push_back(nlohmann::json::parse(line, nullptr, false));
   }
   return lines;
+}
+
+// corpus.jsonl: see make_corpus.py.
+struct Corpus {
+  std::vector<std::string> tokenizers;  // in the order of the answers
+  std::vector<nlohmann::json> lines;
+
+  size_t IndexOf(const std::string& name) const {
+    const auto found = std::find(tokenizers.begin(), tokenizers.end(), name);
+    EXPECT_NE(found, tokenizers.end()) << name;
+    return static_cast<size_t>(found - tokenizers.begin());
+  }
+};
+
+inline Corpus ReadCorpus() {
+  Corpus corpus = {.lines = ReadJsonLines(TokenizerTestPath("corpus.jsonl"))};
+  corpus.tokenizers = corpus.lines.at(0)["tokenizers"].get<std::vector<std::string>>();
+  corpus.lines.erase(corpus.lines.begin());
+  return corpus;
+}
+
+// variants.json applied to the documents that they change, in the order of the answers.
+struct Variant {
+  std::string base;
+  std::string name;
+  nlohmann::json document;
+};
+
+inline std::vector<Variant> ReadVariants() {
+  std::vector<Variant> variants;
+  const nlohmann::json all = ReadJsonFile(TokenizerTestPath("variants.json"));
+  for (const auto& [base, patches] : all.items()) {
+    const nlohmann::json document = ReadJsonFile(TokenizerDir(base) + "/tokenizer.json");
+    for (const auto& [name, changes] : patches.items()) {
+      Variant& variant = variants.emplace_back(Variant{base, name, document});
+      for (const auto& [key, value] : changes.items()) {
+        if (key == "model") {
+          variant.document[key].update(value);
+        } else {
+          variant.document[key] = value;
+        }
+      }
+    }
+  }
+  return variants;
 }
 
 // A model directory of its own with the given tokenizer.json; gone with the object.
