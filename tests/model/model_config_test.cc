@@ -6,6 +6,7 @@
 namespace gatehouse {
 namespace {
 
+using ::testing::Each;
 using ::testing::ElementsAre;
 
 // The config.json of the demonstration model.
@@ -63,6 +64,46 @@ TEST(ModelConfigTest, OmittedKeysTakeTheDefaultsOfTransformers) {
   EXPECT_EQ(config.moe.intermediate_size, 768);
   EXPECT_FALSE(config.moe.gate.renormalise);
   EXPECT_THAT(config.eos_token_ids, ElementsAre());
+}
+
+// The values of the other families' configuration classes in transformers 5.23.0.
+TEST(ModelConfigTest, OmittedKeysTakeTheDefaultsOfTheirFamily) {
+  const ModelConfig mixtral = Parse(R"({"model_type": "mixtral"})");
+  EXPECT_EQ(mixtral.attention.rope.theta, 1e6);
+  EXPECT_EQ(mixtral.attention.num_kv_heads, 8);
+  EXPECT_EQ(mixtral.moe.intermediate_size, 14336);
+  EXPECT_THAT(mixtral.attention.windows, Each(0));
+  EXPECT_THAT(mixtral.eos_token_ids, ElementsAre(2));
+  const ModelConfig qwen2 = Parse(R"({"model_type": "qwen2_moe"})");
+  EXPECT_TRUE(qwen2.attention.qkv_bias);
+  EXPECT_FALSE(qwen2.attention.o_bias);
+  EXPECT_EQ(qwen2.moe.num_experts, 60);
+  EXPECT_EQ(qwen2.moe.shared_intermediate_size, 5632);
+  const ModelConfig olmoe = Parse(R"({"model_type": "olmoe"})");
+  EXPECT_EQ(olmoe.attention.num_kv_heads, 16);  // as many as heads
+  EXPECT_EQ(olmoe.attention.qk_norm, QkNorm::kFullWidth);
+  EXPECT_EQ(olmoe.attention.clip_qkv, 0);
+  EXPECT_THAT(olmoe.eos_token_ids, ElementsAre(50279));
+  const ModelConfig granite = Parse(R"({"model_type": "granitemoe"})");
+  EXPECT_EQ(granite.attention.scale, 1);  // not 1 / sqrt(head_dim)
+  EXPECT_EQ(granite.attention.num_kv_heads, 32);
+  const ModelConfig gpt_oss = Parse(R"({"model_type": "gpt_oss", "num_hidden_layers": 3})");
+  EXPECT_EQ(gpt_oss.attention.rope.type, RopeType::kYarn);
+  EXPECT_EQ(gpt_oss.attention.rope.factor, 32);
+  EXPECT_EQ(gpt_oss.attention.rope.theta, 150000);
+  EXPECT_FALSE(gpt_oss.attention.rope.truncate);
+  EXPECT_THAT(gpt_oss.attention.windows, ElementsAre(128, 0, 128));
+  EXPECT_EQ(gpt_oss.max_context, 131072);
+  EXPECT_FLOAT_EQ(gpt_oss.moe.activation.limit, 7);
+}
+
+TEST(ModelConfigTest, EvenLayersOfQwen2MoeSlideBelowMaxWindowLayersIfWindowsAreUsed) {
+  const std::string keys =
+      R"("model_type": "qwen2_moe", "num_hidden_layers": 6, "sliding_window": 64,
+         "max_window_layers": 4)";
+  EXPECT_THAT(Parse("{" + keys + R"(, "use_sliding_window": true})").attention.windows,
+              ElementsAre(64, 0, 64, 0, 0, 0));
+  EXPECT_THAT(Parse("{" + keys + "}").attention.windows, Each(0));
 }
 
 TEST(ModelConfigTest, ReadsBothNamesOfTheNumberOfExperts) {
