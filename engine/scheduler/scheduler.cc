@@ -45,7 +45,8 @@ Scheduler::Scheduler(const SchedulerSetup& setup)
   GATEHOUSE_CHECK(options_.max_step_tokens >= 1) << "max_step_tokens " << options_.max_step_tokens;
 }
 
-void Scheduler::Add(SequenceId ticket, std::shared_ptr<const Request> request, TimePoint arrival) {
+void Scheduler::Add(SequenceId ticket, const std::shared_ptr<const Request>& request,
+                    TimePoint arrival) {
   GATEHOUSE_CHECK(!in_flight_);
   const auto num_prompt_tokens = static_cast<int64_t>(request->prompt_ids.size());
   const int64_t most_tokens = num_prompt_tokens + request->stop.max_new_tokens;

@@ -109,7 +109,7 @@ class Scheduler {
 
   // `request` is valid (ValidateRequest) and fits: prompt + max_new_tokens <=
   // max_sequence_tokens().
-  void Add(SequenceId ticket, std::shared_ptr<const Request> request, TimePoint arrival);
+  void Add(SequenceId ticket, const std::shared_ptr<const Request>& request, TimePoint arrival);
   // Ends all outputs of a request at once and frees their blocks. False when it is not there.
   bool Remove(SequenceId ticket);
   // The same for one output. No-op when it has ended.
