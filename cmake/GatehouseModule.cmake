@@ -17,6 +17,10 @@ if(GATEHOUSE_SANITIZER)
   add_link_options(-fsanitize=${GATEHOUSE_SANITIZER})
 endif()
 
+if(GATEHOUSE_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 function(gatehouse_target_defaults target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
   target_compile_options(${target} PRIVATE ${GATEHOUSE_WARNINGS})

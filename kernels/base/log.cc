@@ -85,7 +85,8 @@ Logger::Logger(LogFormat format, LogLevel level, int file_descriptor)
       })) {}
 
 void Logger::Log(LogLevel level, std::string_view message, LogFields fields) const {
-  if (level >= level_.load(std::memory_order_relaxed)) writer_->Write(FormatLine(format_, level, message, fields));
+  if (level >= level_.load(std::memory_order_relaxed))
+    writer_->Write(FormatLine(format_, level, message, fields));
 }
 
 }  // namespace gatehouse

@@ -14,7 +14,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCE = (".cc", ".h", ".py", ".sh", ".proto", ".cmake")
 TEXT = SOURCE + (".txt", ".md", ".yaml", ".yml", ".json", ".in", "")
-MADE_BY_TOOLS = ("tests/golden/", "models/demo/", "models/locmoe/", "LICENSE")  # whitespace is theirs
+MADE_BY_TOOLS = ("tests/golden/", "models/demo/", "models/locmoe/", "tests/fuzz/corpus/", "LICENSE")  # whitespace is theirs
 
 MAX_SOURCE_LINES = 500
 LONG_SOURCES = {}  # path -> why it may be longer
