@@ -235,7 +235,7 @@ std::vector<std::unique_ptr<v1::Inference::Stub>> Connect(const std::string& add
 
 int Run(const Options& options) {
   const SteadyClock clock;
-  const Logger logger(LogFormat::kText, LogLevel::kError);
+  Logger logger(LogFormat::kText, LogLevel::kError);
   PrometheusMetrics metrics({.version = "bench", .backend = "null", .isa = "none"}, std::nullopt);
   Stopwatch stopwatch(metrics);
   ServerConfig config;
