@@ -76,8 +76,11 @@ absl::Status ReadTemplateField(const JsonFile& file, ChatTemplate::Sources* sour
     GATEHOUSE_ASSIGN_OR_RETURN(const std::string name, TextField((*field)[i], "name", place));
     GATEHOUSE_ASSIGN_OR_RETURN(std::string source, TextField((*field)[i], "template", place));
     has_default = has_default || name == "default";
-    if (name == "default") sources->source = std::move(source);
-    if (name == "tool_use") sources->tool_use = std::move(source);
+    if (name == "default") {
+      sources->source = std::move(source);
+    } else if (name == "tool_use") {
+      sources->tool_use = std::move(source);
+    }
   }
   if (has_default) return absl::OkStatus();
   return Problem(sources->place, "has no template of the name \"default\", expected one");

@@ -158,18 +158,26 @@ std::string MissingIn(const Value& value, const std::string& key) {
   return absl::StrFormat("'%s object' has no attribute '%s'", value.TypeName(), key);
 }
 
+// Python's places: negative ones count from the end.
+std::optional<size_t> PlaceOf(int64_t idx, size_t size) {
+  const auto count = static_cast<int64_t>(size);
+  if (idx < 0) idx += count;
+  if (idx < 0 || idx >= count) return std::nullopt;
+  return static_cast<size_t>(idx);
+}
+
 std::optional<Value> FindIndex(const Value& value, int64_t idx) {
+  if (value.is_string()) {
+    const std::optional<size_t> i = PlaceOf(idx, CountCharacters(value.bytes()));
+    if (!i.has_value()) return std::nullopt;
+    const std::vector<size_t> offsets = CharacterOffsets(value.bytes());
+    return Value::MakeString(value.text().Part(offsets[*i], offsets[*i + 1]));
+  }
   const Sequence* const sequence = value.sequence();
   const bool is_view = sequence != nullptr && sequence->type > Sequence::Type::kRange;
-  if ((sequence == nullptr && !value.is_string()) || is_view) return std::nullopt;
-  const auto size = static_cast<int64_t>(value.is_string() ? CountCharacters(value.bytes())
-                                                           : sequence->items.size());
-  if (idx < 0) idx += size;
-  if (idx < 0 || idx >= size) return std::nullopt;
-  if (sequence != nullptr) return sequence->items[static_cast<size_t>(idx)];
-  const std::vector<size_t> offsets = CharacterOffsets(value.bytes());
-  const auto i = static_cast<size_t>(idx);
-  return Value::MakeString(value.text().Part(offsets[i], offsets[i + 1]));
+  if (sequence == nullptr || is_view) return std::nullopt;
+  const std::optional<size_t> i = PlaceOf(idx, sequence->items.size());
+  return i.has_value() ? std::optional<Value>(sequence->items[*i]) : std::nullopt;
 }
 
 }  // namespace

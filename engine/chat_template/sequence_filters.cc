@@ -221,6 +221,13 @@ Result Unique(Interpreter& run, const Value& value, const Bound& bound) {
   return Value::MakeIterator(std::move(kept), "generator");
 }
 
+Result ItemsOf(std::vector<Keyed> keyed) {
+  std::vector<Value> items;
+  items.reserve(keyed.size());
+  for (Keyed& each : keyed) items.push_back(std::move(each.second));
+  return Value::MakeList(std::move(items));
+}
+
 Result Sort(Interpreter& run, const Value& value, const Bound& bound) {
   GATEHOUSE_ASSIGN_OR_RETURN(const std::vector<Value> items, run.Items(value));
   std::vector<Keyed> keyed;
@@ -229,9 +236,7 @@ Result Sort(Interpreter& run, const Value& value, const Bound& bound) {
     keyed.emplace_back(std::move(key), item);
   }
   GATEHOUSE_RETURN_IF_ERROR(SortByKey(run, FlagOr(bound, 0, false), &keyed));
-  std::vector<Value> sorted;
-  for (Keyed& each : keyed) sorted.push_back(std::move(each.second));
-  return Value::MakeList(std::move(sorted));
+  return ItemsOf(std::move(keyed));
 }
 
 Result DictSort(Interpreter& run, const Value& value, const Bound& bound) {
@@ -250,9 +255,7 @@ Result DictSort(Interpreter& run, const Value& value, const Bound& bound) {
     keyed.emplace_back(std::move(compared), std::move(pair));
   }
   GATEHOUSE_RETURN_IF_ERROR(SortByKey(run, FlagOr(bound, 2, false), &keyed));
-  std::vector<Value> sorted;
-  for (Keyed& each : keyed) sorted.push_back(std::move(each.second));
-  return Value::MakeList(std::move(sorted));
+  return ItemsOf(std::move(keyed));
 }
 
 Result Sum(Interpreter& run, const Value& value, const Bound& bound) {

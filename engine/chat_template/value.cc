@@ -392,7 +392,7 @@ std::string FormatFloat(double value) {
   std::array<char, 64> buffer;
   const auto scientific = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
                                         std::chars_format::scientific);
-  const std::string text(buffer.data(), scientific.ptr);
+  std::string text(buffer.data(), scientific.ptr);
   const size_t e = text.find('e');
   const int exponent = std::atoi(text.c_str() + e + 1);
   if (exponent < -4 || exponent >= 16) return text;  // two digits at least, as Python has them
