@@ -131,9 +131,7 @@ void EngineLoop::EndAll(const absl::Status& status) {
 void EngineLoop::End(Ticket ticket, absl::Status status) {
   scheduler_.Remove(ticket);  // nothing to do when Commit has ended it
   const auto node = streams_.extract(ticket);
-  RequestStream& stream = *node.mapped();
-  stream.Close(std::move(status), clock_.Now());
-  observer_.OnRequestEnd(stream.stats());
+  node.mapped()->Close(std::move(status), clock_.Now(), observer_);
   ++num_ended_;
 }
 

@@ -59,12 +59,13 @@ std::optional<absl::Status> RequestStream::Deliver(const SequenceUpdate& update,
   return std::nullopt;
 }
 
-void RequestStream::Close(absl::Status status, TimePoint now) {
+void RequestStream::Close(absl::Status status, TimePoint now, StepObserver& observer) {
   GATEHOUSE_CHECK(!closed_) << "request " << request_->id << " was closed before";
   closed_ = true;
   stats_.status = status;
   stats_.total_seconds = ToSeconds(now - submitted_);
   if (!started_) stats_.queue_seconds = stats_.total_seconds;
+  observer.OnRequestEnd(stats_);
   sink_->Close(std::move(status));
 }
 

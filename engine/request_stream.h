@@ -5,7 +5,7 @@
 // request on the other side: this class knows no blocks, those no text.
 //
 //   std::optional<absl::Status> end = stream.Deliver(update, step, observer);
-//   if (end.has_value()) { scheduler.Remove(id); stream.Close(*end); }
+//   if (end.has_value()) { scheduler.Remove(id); stream.Close(*end, now, observer); }
 #pragma once
 
 #include <cstdint>
@@ -62,8 +62,8 @@ class RequestStream {
     return outputs_[output_index]->finish_reason().has_value();
   }
 
-  void Close(absl::Status status, TimePoint now);
-  const RequestStats& stats() const { return stats_; }  // complete after Close
+  // Tells the observer first: who has seen the end finds it counted.
+  void Close(absl::Status status, TimePoint now, StepObserver& observer);
 
  private:
   bool PushStarted(const SequenceUpdate& update, const FinishedStep& step);

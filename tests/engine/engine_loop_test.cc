@@ -393,6 +393,14 @@ TEST(EngineLoopTest, ItsEndClosesEveryRequestOnce) {
   EXPECT_EQ(harness.observer().ended().size(), 10u);
 }
 
+TEST(EngineLoopTest, HasCountedARequestBeforeItsReaderSeesTheEnd) {
+  EngineHarness harness({});
+  for (size_t i = 1; i <= 200; ++i) {
+    EXPECT_TRUE(harness.Start(HarnessRequest(4, 1))->WaitForClose().ok());
+    ASSERT_EQ(harness.observer().ended().size(), i);
+  }
+}
+
 TEST(EngineLoopTest, TellsTheObserverWhatHappened) {
   EngineHarness harness({});
   harness.Start(HarnessRequest(20, 5))->WaitForClose().IgnoreError();
