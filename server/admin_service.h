@@ -22,7 +22,7 @@ struct AdminParts {
   Logger& logger;
   const Clock& clock;
   const RateWindow& rates;
-  const ActiveCalls& active;
+  const LiveSet<GenerateCall>& active;
   const Tenants& operators;  // whose tokens open this service
   AdminWatches& watches;
   std::function<void(Duration)> request_drain;  // may be called again and again

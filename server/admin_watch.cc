@@ -41,37 +41,17 @@ void AdminWatch::End(const absl::Status& status) {
 }
 
 absl::Status AdminWatches::CheckRoom() const {
-  const MutexLock lock(mutex_);
-  if (!end_.ok()) return end_;
+  {
+    const MutexLock lock(mutex_);
+    if (!end_.ok()) return end_;
+  }
   if (watches_.size() < max_watches_) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrFormat("%u streams watch already, the limit", max_watches_));
 }
 
-// One that is refused is kept, too, until gRPC lets go of it.
-void AdminWatches::Add(std::shared_ptr<AdminWatch> watch) {
-  const MutexLock lock(mutex_);
-  const AdminWatch* key = watch.get();
-  watches_.emplace(key, std::move(watch));
-}
-
-void AdminWatches::Remove(const AdminWatch* watch) {
-  std::shared_ptr<AdminWatch> removed;  // dies after the lock is free
-  const MutexLock lock(mutex_);
-  const auto found = watches_.find(watch);
-  removed = std::move(found->second);
-  watches_.erase(found);
-}
-
-std::vector<std::shared_ptr<AdminWatch>> AdminWatches::All() const {
-  std::vector<std::shared_ptr<AdminWatch>> watches;
-  const MutexLock lock(mutex_);
-  for (const auto& [key, watch] : watches_) watches.push_back(watch);
-  return watches;
-}
-
 void AdminWatches::Tick(TimePoint now) {
-  for (const std::shared_ptr<AdminWatch>& watch : All()) watch->Tick(now);
+  for (const std::shared_ptr<AdminWatch>& watch : watches_.All()) watch->Tick(now);
 }
 
 void AdminWatches::EndAll(const absl::Status& status) {
@@ -79,7 +59,7 @@ void AdminWatches::EndAll(const absl::Status& status) {
     const MutexLock lock(mutex_);
     end_ = status;
   }
-  for (const std::shared_ptr<AdminWatch>& watch : All()) watch->End(status);
+  for (const std::shared_ptr<AdminWatch>& watch : watches_.All()) watch->End(status);
 }
 
 }  // namespace gatehouse

@@ -10,14 +10,13 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <functional>
-#include <map>
 #include <memory>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/mutex.h"
 #include "server/convert.h"
+#include "server/live_set.h"
 
 namespace gatehouse {
 
@@ -66,13 +65,10 @@ class AdminWatches {
   friend class WatchStream;
 
   absl::Status CheckRoom() const GATEHOUSE_EXCLUDES(mutex_);
-  void Add(std::shared_ptr<AdminWatch> watch) GATEHOUSE_EXCLUDES(mutex_);
-  void Remove(const AdminWatch* watch) GATEHOUSE_EXCLUDES(mutex_);
-  std::vector<std::shared_ptr<AdminWatch>> All() const GATEHOUSE_EXCLUDES(mutex_);
 
   const size_t max_watches_;
+  LiveSet<AdminWatch> watches_;  // one that was refused is among them, until gRPC lets go of it
   mutable Mutex mutex_;
-  std::map<const AdminWatch*, std::shared_ptr<AdminWatch>> watches_ GATEHOUSE_GUARDED_BY(mutex_);
   absl::Status end_ GATEHOUSE_GUARDED_BY(mutex_);  // not OK: EndAll was called
 };
 
@@ -81,11 +77,11 @@ class WatchStream final : public grpc::ServerWriteReactor<Message>, public Admin
  public:
   WatchStream(AdminWatches& watches, Duration interval, TimePoint now,
               std::function<Message()> make)
-      : AdminWatch(interval, now), watches_(watches), make_(std::move(make)) {}
+      : AdminWatch(interval, now), owner_(watches), make_(std::move(make)) {}
 
   void OnWriteDone(bool ok) override { Written(ok); }
   void OnCancel() override { End(absl::CancelledError("the client cancelled the call")); }
-  void OnDone() override { watches_.Remove(this); }
+  void OnDone() override { owner_.watches_.Remove(this); }
 
  private:
   void Write() override {
@@ -94,7 +90,7 @@ class WatchStream final : public grpc::ServerWriteReactor<Message>, public Admin
   }
   void FinishWith(const absl::Status& status) override { this->Finish(ToGrpcStatus(status)); }
 
-  AdminWatches& watches_;
+  AdminWatches& owner_;
   const std::function<Message()> make_;
   Message message_;  // in use while writing
 };
@@ -106,7 +102,7 @@ grpc::ServerWriteReactor<Message>* AdminWatches::Open(const absl::Status& admiss
   const auto stream = std::make_shared<WatchStream<Message>>(*this, interval, now, std::move(make));
   const absl::Status status = admission.ok() ? CheckRoom() : admission;
   if (!status.ok()) stream->End(status);  // first: from Add on the watcher may tick it
-  Add(stream);
+  watches_.Add(stream);
   stream->Tick(now);
   return stream.get();  // watches_ holds it until OnDone, which cannot come before this returns
 }

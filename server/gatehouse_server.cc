@@ -103,7 +103,7 @@ class ListeningServer final : public GatehouseServer {
   Reloader reloader_;  // by Listen, then by the watcher
   RateWindow rates_;
   FrontPool front_;
-  ActiveCalls active_;
+  LiveSet<GenerateCall> active_;
   AdminWatches watches_;
   GenerateService service_;
   AdminService admin_service_;
@@ -324,7 +324,7 @@ void ListeningServer::Watch() {
     }
     const TimePoint now = parts_.clock.Now();
     rates_.Add(now, parts_.metrics.Totals());
-    active_.CheckStalls();
+    for (const std::shared_ptr<GenerateCall>& call : active_.All()) call->CheckStall();
     watches_.Tick(now);
     if (!reload && now < next_reload) continue;
     next_reload = now + kReloadPeriod;
@@ -352,7 +352,7 @@ bool ListeningServer::Drain() {
   state_.engine()->Drain(deadline);
   const Duration left = deadline - parts_.clock.Now();
   const bool all_ended = left > Duration::zero();
-  const bool all_read = active_.WaitUntilNone(std::max(kFlushTime, left));
+  const bool all_read = active_.WaitUntilEmpty(std::max(kFlushTime, left));
   Close();
   return all_ended && all_read;
 }

@@ -239,47 +239,4 @@ void GenerateCall::Report(const absl::Status& status) {
        {"total_seconds", absl::StrFormat("%.6f", ToSeconds(parts_.clock.Now() - start_))}});
 }
 
-void ActiveCalls::Add(std::shared_ptr<GenerateCall> call) {
-  const MutexLock lock(mutex_);
-  const GenerateCall* key = call.get();
-  calls_.emplace(key, std::move(call));
-}
-
-void ActiveCalls::Remove(const GenerateCall* call) {
-  std::shared_ptr<GenerateCall> removed;  // dies after the lock is free
-  const MutexLock lock(mutex_);
-  const auto found = calls_.find(call);
-  removed = std::move(found->second);
-  calls_.erase(found);
-  removed_.NotifyAll();
-}
-
-size_t ActiveCalls::size() const {
-  const MutexLock lock(mutex_);
-  return calls_.size();
-}
-
-std::vector<std::shared_ptr<GenerateCall>> ActiveCalls::All() const {
-  std::vector<std::shared_ptr<GenerateCall>> calls;
-  const MutexLock lock(mutex_);
-  calls.reserve(calls_.size());
-  for (const auto& [key, call] : calls_) calls.push_back(call);
-  return calls;
-}
-
-void ActiveCalls::CheckStalls() {
-  for (const std::shared_ptr<GenerateCall>& call : All()) call->CheckStall();
-}
-
-bool ActiveCalls::WaitUntilNone(Duration timeout) {
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
-  const MutexLock lock(mutex_);
-  while (!calls_.empty()) {
-    const auto left = deadline - std::chrono::steady_clock::now();
-    if (left <= Duration::zero()) return false;
-    removed_.WaitFor(mutex_, left);
-  }
-  return true;
-}
-
 }  // namespace gatehouse

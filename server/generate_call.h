@@ -4,15 +4,14 @@
 //   request --(front pool if long)--> ToRequest, Engine::Submit
 //   engine loop --Push, Close--> StreamQueue --Pump--> StartWrite ... Finish
 //
-// ActiveCalls owns it until OnDone; the engine shares it until Close has returned. Finish always
-// comes after Close, so nothing of the call is used once gRPC has let go of it.
+// CallParts::active holds it until OnDone; the engine shares it until Close has returned. Finish
+// always comes after Close, so nothing of the call is used once gRPC has let go of it.
 #pragma once
 
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,13 +25,14 @@
 #include "server/convert.h"
 #include "server/front_pool.h"
 #include "server/health.h"
+#include "server/live_set.h"
 #include "server/prometheus_metrics.h"
 #include "server/stream_queue.h"
 #include "server/tenants.h"
 
 namespace gatehouse {
 
-class ActiveCalls;
+class GenerateCall;
 
 // What every call uses; all of it outlives the calls.
 struct CallParts {
@@ -41,7 +41,7 @@ struct CallParts {
   const Logger& logger;
   const Clock& clock;
   FrontPool& front;
-  ActiveCalls& active;
+  LiveSet<GenerateCall>& active;  // the calls that gRPC has not let go of
   StreamLimits limits;
 };
 
@@ -136,23 +136,6 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   bool refused_ GATEHOUSE_GUARDED_BY(mutex_) = false;  // never became the engine's
   bool done_ GATEHOUSE_GUARDED_BY(mutex_) = false;     // context_ is gone
   std::optional<TimePoint> lost_since_ GATEHOUSE_GUARDED_BY(mutex_);
-};
-
-// The calls that gRPC has not let go of. Any thread.
-class ActiveCalls {
- public:
-  void Add(std::shared_ptr<GenerateCall> call);
-  void Remove(const GenerateCall* call);
-  size_t size() const;
-  void CheckStalls();
-  std::vector<std::shared_ptr<GenerateCall>> All() const;
-  // False when calls are left after `timeout`.
-  bool WaitUntilNone(Duration timeout);
-
- private:
-  mutable Mutex mutex_;
-  CondVar removed_;
-  std::map<const GenerateCall*, std::shared_ptr<GenerateCall>> calls_ GATEHOUSE_GUARDED_BY(mutex_);
 };
 
 }  // namespace gatehouse
