@@ -82,10 +82,6 @@ CapacityPolicy ReadCapacity(RouteSettingsReader& reader) {
 
 RoutingPolicy ReadPolicy(RouteSettingsReader& reader, const RouteGateRecipe& gate) {
   RoutingPolicy policy{.capacity = ReadCapacity(reader)};
-  policy.thresholds = reader.Numbers("thresholds");
-  if (policy.thresholds.size() == 1) {
-    policy.thresholds.resize(std::max(gate.num_experts, 1), policy.thresholds[0]);
-  }
   policy.block_tokens = reader.Count("block", 0);
   policy.order =
       reader.Choice("order", {"score", "arrival", "reverse", "random"}, PairOrder::kScore);
@@ -105,6 +101,12 @@ RoutingPolicy ReadPolicy(RouteSettingsReader& reader, const RouteGateRecipe& gat
   const double choice_factor = reader.Number("choice_factor").value_or(2);
   if (expert_choice) policy.expert_choice = choice_factor;
   return policy;
+}
+
+std::vector<float> ReadThresholds(RouteSettingsReader& reader, int num_experts) {
+  std::vector<float> thresholds = reader.Numbers("thresholds");
+  if (thresholds.size() == 1) thresholds.resize(std::max(num_experts, 1), thresholds[0]);
+  return thresholds;
 }
 
 // `place` 0,0+1,1: the devices of each expert.
@@ -208,6 +210,7 @@ absl::StatusOr<RouteOutcome> DecideRouteCase(const RouteCase& route_case) {
   RouteSettingsReader reader(route_case.settings);
   const RouteGateRecipe gate = ReadGate(reader, route_case);
   const RoutingPolicy policy = ReadPolicy(reader, gate);
+  const std::vector<float> thresholds = ReadThresholds(reader, gate.num_experts);
   const ExpertPlacement placement = ReadPlacement(reader, gate.num_experts);
   const RowLimits limits{.expert_rows = ReadRows(reader, "hw", gate.num_experts),
                          .device_rows = ReadRows(reader, "rows", placement.num_devices)};
@@ -231,13 +234,18 @@ absl::StatusOr<RouteOutcome> DecideRouteCase(const RouteCase& route_case) {
   }
   GATEHOUSE_ASSIGN_OR_RETURN(const GateScores scores, ScoreRows(gate, rows));
   GATEHOUSE_RETURN_IF_ERROR(ValidatePolicy(policy, gate.num_experts));
+  if (!thresholds.empty()) {
+    GATEHOUSE_RETURN_IF_ERROR(ValidateThresholds(thresholds, gate.num_experts));
+  }
   GATEHOUSE_RETURN_IF_ERROR(CheckThroughput(placement));
   GATEHOUSE_RETURN_IF_ERROR(CheckRows("hw", limits.expert_rows));
   GATEHOUSE_RETURN_IF_ERROR(CheckRows("rows", limits.device_rows));
   if (num_ranks < 1) return absl::InvalidArgumentError("ranks: got 0, expected 1 or more");
+  for (RoutedToken& token : tokens) token.policy_idx = 0;
+  const LayerPolicy bounds{.policy = &policy, .placement = &placement, .thresholds = thresholds};
   GATEHOUSE_ASSIGN_OR_RETURN(RouteDecision decision, RouteBounded({.scores = scores,
                                                                    .tokens = tokens,
-                                                                   .policy = policy,
+                                                                   .policies = {&bounds, 1},
                                                                    .placement = placement,
                                                                    .limits = limits,
                                                                    .num_ranks = num_ranks}));

@@ -11,39 +11,36 @@
 #include "engine/moe/expert_placement.h"
 #include "engine/moe/gate_scores.h"
 #include "engine/moe/route_decision.h"
+#include "engine/moe/routed_token.h"
 #include "engine/moe/routing_policy.h"
 
 namespace gatehouse {
 
-// What routing knows of a row besides its scores.
-struct RoutedToken {
-  TokenMode mode = TokenMode::kExact;
-  bool padding = false;     // neither read nor counted
-  int64_t request = 0;      // a row that fails takes its request with it
-  int64_t position = 0;     // in the request, >= 0
-  int32_t domain = 0;       // of a shared token; never two trust groups in one
-  int32_t home_device = 0;  // that owns the token
-  int32_t rank = 0;         // that owns the token, where ranks count for themselves
-  uint64_t tie_key = 0;     // kappa: a keyed hash of request, sample and position
+// Memory for rows, one entry an expert and a device; kNoBound, or an empty list: no limit. Where
+// there are limits, all placements speak of the same devices.
+struct RowLimits {
+  std::vector<int64_t> expert_rows;  // [num_experts] or empty
+  std::vector<int64_t> device_rows;  // [num_devices] or empty
 };
 
-// Memory for rows, one entry an expert and a device; kNoBound: no limit.
-struct RowLimits {
-  std::vector<int64_t> expert_rows;  // [num_experts]
-  std::vector<int64_t> device_rows;  // [num_devices]
+// A policy as it applies at one layer.
+struct LayerPolicy {
+  const RoutingPolicy* policy = nullptr;       // valid (ValidatePolicy)
+  const ExpertPlacement* placement = nullptr;  // of the model's experts
+  std::span<const float> thresholds;           // [num_experts] where tokens are in threshold mode
 };
 
 struct RoutingStep {
   const GateScores& scores;
-  std::span<const RoutedToken> tokens;  // [num_rows]
-  const RoutingPolicy& policy;          // valid (ValidatePolicy)
-  const ExpertPlacement& placement;
+  std::span<const RoutedToken> tokens;    // [num_rows]
+  std::span<const LayerPolicy> policies;  // of tokens, by policy_idx; one a domain
+  const ExpertPlacement& placement;       // of exact tokens under no policy
   const RowLimits& limits;
   int num_ranks = 1;
 };
 
-// INVALID_ARGUMENT where a token needs a setting that the policy lacks, or names a device or rank
-// that there is none of.
+// INVALID_ARGUMENT where a token needs a setting that its policy lacks, names a policy, device or
+// rank that there is none of, or shares a domain or block with a token of another policy.
 absl::StatusOr<RouteDecision> RouteBounded(const RoutingStep& step);
 
 }  // namespace gatehouse

@@ -6,13 +6,14 @@
 
 namespace gatehouse {
 
-PairKey KeyOf(const RoutingStep& step, const RankedPair& pair, bool in_block) {
+PairKey KeyOf(const RoutingStep& step, const RoutingPolicy& policy, const RankedPair& pair,
+              bool in_block) {
   const GateScores& scores = step.scores;
   const int64_t at = scores.At(pair.row, pair.rank_idx);
   const RoutedToken& token = step.tokens[pair.row];
   PairKey key{.tie_key = in_block ? static_cast<uint64_t>(token.position) : token.tie_key,
               .expert = scores.ranked_ids[at]};
-  switch (step.policy.order) {
+  switch (policy.order) {
     case PairOrder::kScore:
       key.rank = -static_cast<double>(scores.affinity[at]);
       break;
@@ -25,7 +26,7 @@ PairKey KeyOf(const RoutingStep& step, const RankedPair& pair, bool in_block) {
     case PairOrder::kRandom:
       break;
   }
-  switch (step.policy.tier) {
+  switch (policy.tier) {
     case PairTier::kOff:
       break;
     case PairTier::kFirst:
@@ -38,15 +39,17 @@ PairKey KeyOf(const RoutingStep& step, const RankedPair& pair, bool in_block) {
   return key;
 }
 
-DomainRouter::DomainRouter(const RoutingStep& step, PoolBounds bounds,
+DomainRouter::DomainRouter(const RoutingStep& step, const LayerPolicy& rules, PoolBounds bounds,
                            std::vector<Contender> contenders, RouteDecision& decision)
     : step_(step),
+      policy_(*rules.policy),
+      placement_(*rules.placement),
       bounds_(std::move(bounds)),
       decision_(decision),
       contenders_(std::move(contenders)),
-      expert_loads_(step.placement.num_experts()),
-      copy_loads_(step.placement.num_copies()),
-      device_loads_(step.placement.num_devices) {
+      expert_loads_(rules.placement->num_experts()),
+      copy_loads_(rules.placement->num_copies()),
+      device_loads_(rules.placement->num_devices) {
   for (int32_t c = 0; c < static_cast<int32_t>(contenders_.size()); ++c) {
     if (c == 0 || pair(c).row != pair(c - 1).row) row_begin_.push_back(c);
   }
@@ -68,20 +71,20 @@ void DomainRouter::Evict(int32_t c) {
   if (evicted.device < 0) return;
   --expert_loads_[evicted.expert];
   --device_loads_[evicted.device];
-  const auto devices = step_.placement.devices_of(evicted.expert);
+  const auto devices = placement_.devices_of(evicted.expert);
   const auto at = std::find(devices.begin(), devices.end(), evicted.device) - devices.begin();
-  --copy_loads_[step_.placement.copy_begin[evicted.expert] + at];
+  --copy_loads_[placement_.copy_begin[evicted.expert] + at];
   evicted.device = -1;
 }
 
 void DomainRouter::SetDevice(int32_t c, int32_t copy) {
-  pair(c).device = step_.placement.copy_devices[copy];
+  pair(c).device = placement_.copy_devices[copy];
   ++copy_loads_[copy];
   ++device_loads_[pair(c).device];
 }
 
 void DomainRouter::ChooseByExpert() {
-  const int n = step_.placement.num_experts();
+  const int n = placement_.num_experts();
   std::vector<int32_t> order(contenders_.size());
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return Before(a, b); });
@@ -106,8 +109,8 @@ void DomainRouter::ChooseByExpert() {
 
 // R12, copies: at home up to an equal share, then the emptiest copy.
 void DomainRouter::PlaceKept(int32_t expert, std::span<const int32_t> kept) {
-  const int32_t begin = step_.placement.copy_begin[expert];
-  const auto devices = step_.placement.devices_of(expert);
+  const int32_t begin = placement_.copy_begin[expert];
+  const auto devices = placement_.devices_of(expert);
   const auto num_copies = static_cast<int64_t>(devices.size());
   const int64_t share = (static_cast<int64_t>(kept.size()) + num_copies - 1) / num_copies;
   std::vector<int32_t> away;
@@ -128,7 +131,7 @@ void DomainRouter::PlaceKept(int32_t expert, std::span<const int32_t> kept) {
 }
 
 void DomainRouter::TrimDevices(std::vector<int64_t>& device_pressure) {
-  for (int d = 0; d < step_.placement.num_devices; ++d) {
+  for (int d = 0; d < placement_.num_devices; ++d) {
     int64_t excess = device_loads_[d] - bounds_.device_budgets[d];
     if (excess <= 0) continue;
     std::vector<int32_t> there;
@@ -159,7 +162,7 @@ void DomainRouter::RerouteOrDrop(int32_t c) {
   decision_.evicted.push_back(contenders_[c].id);
   const int32_t row = pair(c).row;
   const int32_t first = step_.scores.num_chosen[row];
-  const int32_t end = std::min<int32_t>(step_.scores.num_ranked, first + step_.policy.reroute);
+  const int32_t end = std::min<int32_t>(step_.scores.num_ranked, first + policy_.reroute);
   for (int32_t rank_idx = first; rank_idx < end; ++rank_idx) {
     if (step_.scores.ranked_ids[step_.scores.At(row, rank_idx)] < 0) return;
     if (TryReroute(c, rank_idx)) return;
@@ -179,7 +182,7 @@ bool DomainRouter::TryReroute(int32_t c, int32_t rank_idx) {
     if (other.fate != PairFate::kDropped && other.expert == expert) return false;
   }
   if (expert_loads_[expert] >= bounds_.expert_places[expert]) return false;
-  const double least = step_.policy.reroute_ratio * double{moved.chosen_gate} * (1 - 1e-6);
+  const double least = policy_.reroute_ratio * double{moved.chosen_gate} * (1 - 1e-6);
   if (!(double{scores.gate[at]} >= least)) return false;
   const auto allowed = [&](int32_t device) {
     if (bounds_.in_block) return true;
@@ -195,7 +198,7 @@ bool DomainRouter::TryReroute(int32_t c, int32_t rank_idx) {
   moved.expert = expert;
   moved.gate = scores.gate[at];
   moved.weight = scores.weight[at];
-  contenders_[c].key = KeyOf(step_, {moved.row, scores.top_k, rank_idx}, bounds_.in_block);
+  contenders_[c].key = KeyOf(step_, policy_, {moved.row, scores.top_k, rank_idx}, bounds_.in_block);
   ++expert_loads_[expert];
   SetDevice(c, *copy);
   return true;
@@ -205,9 +208,9 @@ template <typename Allowed>
 std::optional<int32_t> DomainRouter::FindCopy(int32_t expert, int32_t home,
                                               const Allowed& allowed) const {
   std::optional<int32_t> best;
-  for (int32_t copy = step_.placement.copy_begin[expert];
-       copy < step_.placement.copy_begin[expert + 1]; ++copy) {
-    const int32_t device = step_.placement.copy_devices[copy];
+  for (int32_t copy = placement_.copy_begin[expert]; copy < placement_.copy_begin[expert + 1];
+       ++copy) {
+    const int32_t device = placement_.copy_devices[copy];
     if (!allowed(device)) continue;
     if (device == home) return copy;
     if (!best.has_value() || copy_loads_[copy] < copy_loads_[*best]) best = copy;
@@ -223,7 +226,7 @@ void DomainRouter::Cover() {
   }
   std::sort(bare.begin(), bare.end(), [&](int32_t a, int32_t b) { return Before(a, b); });
   for (const int32_t c : bare) {
-    if (step_.policy.coverage) CoverRow(c);
+    if (policy_.coverage) CoverRow(c);
     if (!Alive(c)) decision_.bare_rows.push_back(pair(c).row);
   }
 }
@@ -264,9 +267,9 @@ bool DomainRouter::TakePlaceOfAnother(int32_t c) {
   if (worst < 0) return false;
   const int32_t device = pair(worst).device;
   Evict(worst);
-  const auto devices = step_.placement.devices_of(expert);
+  const auto devices = placement_.devices_of(expert);
   const auto at = std::find(devices.begin(), devices.end(), device) - devices.begin();
-  Restore(c, step_.placement.copy_begin[expert] + static_cast<int32_t>(at));
+  Restore(c, placement_.copy_begin[expert] + static_cast<int32_t>(at));
   return true;
 }
 
@@ -280,7 +283,7 @@ void DomainRouter::ChooseByPosition() {
   std::vector<int32_t> firsts(row_begin_.begin(), row_begin_.end() - 1);
   std::sort(firsts.begin(), firsts.end(),
             [&](int32_t a, int32_t b) { return token(a).position < token(b).position; });
-  std::vector<std::vector<int32_t>> kept(step_.placement.num_experts());
+  std::vector<std::vector<int32_t>> kept(placement_.num_experts());
   std::vector<int32_t> moved;  // rerouted pairs and overrides, in the order of the decisions
   for (const int32_t first : firsts) {
     const int32_t end = *std::upper_bound(row_begin_.begin(), row_begin_.end(), first);
@@ -301,9 +304,9 @@ void DomainRouter::ChooseByPosition() {
       if (Alive(c)) moved.push_back(c);
     }
     if (NumSurvivors(first) > 0) continue;
-    if (step_.policy.coverage) {
+    if (policy_.coverage) {
       decision_.overrides.push_back(contenders_[first].id);
-      Restore(first, step_.placement.copy_begin[pair(first).expert]);
+      Restore(first, placement_.copy_begin[pair(first).expert]);
       moved.push_back(first);
     } else {
       decision_.bare_rows.push_back(pair(first).row);
@@ -340,8 +343,8 @@ void DomainRouter::ReweighRow(int32_t first, int32_t end) {
     if (Alive(c)) after += p.weight;
     whole = whole && p.fate == PairFate::kKept;
   }
-  const bool scales = !whole && step_.policy.renormalise_after_drop && after != 0;
-  const float factor = scales ? std::min(before / after, step_.policy.max_renormalisation) : 1;
+  const bool scales = !whole && policy_.renormalise_after_drop && after != 0;
+  const float factor = scales ? std::min(before / after, policy_.max_renormalisation) : 1;
   for (int32_t c = first; c < end; ++c) {
     if (!Alive(c)) {
       pair(c).weight = 0;

@@ -33,7 +33,8 @@ struct RankedPair {
   int32_t slot = 0;
   int32_t rank_idx = 0;
 };
-PairKey KeyOf(const RoutingStep& step, const RankedPair& pair, bool in_block);
+PairKey KeyOf(const RoutingStep& step, const RoutingPolicy& policy, const RankedPair& pair,
+              bool in_block);
 
 // The places of one pool. kNoBound: as many as wanted.
 struct PoolBounds {
@@ -54,8 +55,8 @@ class DomainRouter {
     int64_t position = 0;  // 1, 2, ... in the chosen expert's order (R12)
   };
   // `contenders` are whole rows, ascending, their slots ascending.
-  DomainRouter(const RoutingStep& step, PoolBounds bounds, std::vector<Contender> contenders,
-               RouteDecision& decision);
+  DomainRouter(const RoutingStep& step, const LayerPolicy& rules, PoolBounds bounds,
+               std::vector<Contender> contenders, RouteDecision& decision);
 
   void ChooseByExpert();  // R12: every expert keeps its best; kept pairs go to copies
   // R13; adds to `device_pressure` [num_devices] the evictions below a floor.
@@ -92,6 +93,8 @@ class DomainRouter {
   void ReweighRow(int32_t first, int32_t end);
 
   const RoutingStep& step_;
+  const RoutingPolicy& policy_;
+  const ExpertPlacement& placement_;
   const PoolBounds bounds_;
   RouteDecision& decision_;
   std::vector<Contender> contenders_;

@@ -65,15 +65,6 @@ absl::Status CheckCapacity(const CapacityPolicy& policy) {
 absl::Status ValidatePolicy(const RoutingPolicy& policy, int num_experts) {
   GATEHOUSE_RETURN_IF_ERROR(CheckCapacity(policy.capacity));
   GATEHOUSE_RETURN_IF_ERROR(CheckFactor("choice_factor", policy.expert_choice));
-  if (!policy.thresholds.empty() && policy.thresholds.size() != static_cast<size_t>(num_experts)) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("thresholds: got %d, expected one for each "
-                        "of %d experts",
-                        policy.thresholds.size(), num_experts));
-  }
-  for (const float threshold : policy.thresholds) {
-    if (std::isnan(threshold)) return Refuse("thresholds", threshold, "numbers");
-  }
   GATEHOUSE_RETURN_IF_ERROR(CheckRange("block", static_cast<double>(policy.block_tokens), 0,
                                        1 << 30, "a count from 1 to 2^30"));
   GATEHOUSE_RETURN_IF_ERROR(CheckRange("reroute", policy.reroute, 0, num_experts,
@@ -81,6 +72,17 @@ absl::Status ValidatePolicy(const RoutingPolicy& policy, int num_experts) {
   GATEHOUSE_RETURN_IF_ERROR(
       CheckRange("rho", policy.reroute_ratio, 0, INFINITY, "a number from 0"));
   return CheckRange("r_max", policy.max_renormalisation, 1, INFINITY, "a number from 1");
+}
+
+absl::Status ValidateThresholds(std::span<const float> thresholds, int num_experts) {
+  if (thresholds.size() != static_cast<size_t>(num_experts)) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "thresholds: got %d, expected one for each of %d experts", thresholds.size(), num_experts));
+  }
+  for (const float threshold : thresholds) {
+    if (std::isnan(threshold)) return Refuse("thresholds", threshold, "numbers");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace gatehouse

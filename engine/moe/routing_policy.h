@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/status.h"
 
@@ -24,6 +24,10 @@ enum class TokenMode {
 // In which order pairs are kept (R8).
 enum class PairOrder { kScore, kArrival, kReverse, kRandom };
 enum class PairTier { kOff, kFirst, kRank };
+
+// By what an expert ranks its pairs (R5): the gate value P; its share of the sum over the token's
+// chosen experts; the cosine of the hidden row and the expert's gate row.
+enum class Affinity { kGate, kShare, kCosine };
 
 constexpr int64_t kNoBound = std::numeric_limits<int64_t>::max();
 
@@ -51,8 +55,7 @@ struct CapacityPolicy {
 
 struct RoutingPolicy {
   CapacityPolicy capacity;
-  std::vector<float> thresholds;  // [num_experts] for threshold mode, else empty
-  int64_t block_tokens = 0;       // > 0 for the block modes
+  int64_t block_tokens = 0;  // > 0 for the block modes
   PairOrder order = PairOrder::kScore;
   PairTier tier = PairTier::kOff;
   int reroute = 0;             // experts behind the chosen ones that an evicted pair may try
@@ -66,5 +69,8 @@ struct RoutingPolicy {
 
 // INVALID_ARGUMENT names the setting, its value and what it may be. `num_experts` is the model's.
 absl::Status ValidatePolicy(const RoutingPolicy& policy, int num_experts);
+
+// Of threshold mode, at one layer: one finite affinity an expert.
+absl::Status ValidateThresholds(std::span<const float> thresholds, int num_experts);
 
 }  // namespace gatehouse

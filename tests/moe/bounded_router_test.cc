@@ -22,18 +22,17 @@ struct RandomStep {
   GateScores scores;
   std::vector<RoutedToken> tokens;
   RoutingPolicy policy;
+  std::vector<float> thresholds;
   ExpertPlacement placement;
   RowLimits limits;
 
-  RoutingStep step() const {
-    return {.scores = scores,
-            .tokens = tokens,
-            .policy = policy,
-            .placement = placement,
-            .limits = limits};
-  }
   RouteDecision Decide() const {
-    absl::StatusOr<RouteDecision> decision = RouteBounded(step());
+    const LayerPolicy rules{.policy = &policy, .placement = &placement, .thresholds = thresholds};
+    absl::StatusOr<RouteDecision> decision = RouteBounded({.scores = scores,
+                                                           .tokens = tokens,
+                                                           .policies = {&rules, 1},
+                                                           .placement = placement,
+                                                           .limits = limits});
     EXPECT_TRUE(decision.ok()) << decision.status();
     return *std::move(decision);
   }
@@ -73,6 +72,7 @@ RandomStep MakeStep(std::mt19937& random, TokenMode mode) {
   for (int row = 0; row < rows; ++row) {
     AppendRow(made, random);
     made.tokens.push_back({.mode = mode,
+                           .policy_idx = 0,
                            .request = row % 3,
                            .position = row / 3,
                            .domain = 0,
@@ -89,7 +89,7 @@ RandomStep MakeStep(std::mt19937& random, TokenMode mode) {
   made.policy.coverage = random() % 2 == 0;
   made.policy.renormalise_after_drop = random() % 2 == 0;
   made.policy.block_tokens = 1 + random() % 4;
-  made.policy.thresholds.assign(n, static_cast<float>(random() % 16) / 16);
+  made.thresholds.assign(n, static_cast<float>(random() % 16) / 16);
   return made;
 }
 
@@ -191,7 +191,7 @@ TEST(RouteBoundedTest, WithoutBoundsIsPlainTopKBitForBit) {
   for (int round = 0; round < kRounds; ++round) {
     RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
     step.policy.capacity = {};
-    step.policy.thresholds.assign(step.scores.num_experts, -INFINITY);
+    step.thresholds.assign(step.scores.num_experts, -INFINITY);
     const RouteDecision decision = step.Decide();
     ASSERT_TRUE(Summarise(decision).exact());
     for (const PairDecision& p : decision.pairs) {
@@ -354,6 +354,80 @@ TEST(RouteBoundedTest, AFailedRowTakesItsRequestWithItAndNoOther) {
   for (const PairDecision& p : decision.pairs) EXPECT_EQ(p.row % 2, 1);
 }
 
+// Two halves of the rows in domains and requests of their own, the second under another policy and
+// placement: each is decided as if it were alone.
+TEST(RouteBoundedTest, PoliciesOfOneStepDoNotMeet) {
+  std::mt19937 random(14);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep first = MakeStep(random, static_cast<TokenMode>(random() % 5));
+    RandomStep second = MakeStep(random, static_cast<TokenMode>(random() % 5));
+    if (second.scores.num_experts != first.scores.num_experts) continue;
+    second.scores.top_k = first.scores.top_k;
+    std::vector<int> first_rows, second_rows;
+    RandomStep both = first;
+    for (auto& chosen : second.scores.num_chosen) chosen = first.scores.top_k;
+    for (RoutedToken& token : second.tokens) {
+      token.domain = 1;
+      token.request += 3;
+    }
+    const auto append = [](auto& to, const auto& from) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    append(both.scores.ranked_ids, second.scores.ranked_ids);
+    append(both.scores.gate, second.scores.gate);
+    append(both.scores.affinity, second.scores.affinity);
+    append(both.scores.weight, second.scores.weight);
+    append(both.scores.num_chosen, second.scores.num_chosen);
+    append(both.scores.row_failed, second.scores.row_failed);
+    append(both.tokens, second.tokens);
+    both.scores.num_rows += second.scores.num_rows;
+    for (size_t row = first.tokens.size(); row < both.tokens.size(); ++row) {
+      both.tokens[row].policy_idx = 1;
+      second_rows.push_back(static_cast<int>(row));
+    }
+    const LayerPolicy rules[] = {{&first.policy, &first.placement, first.thresholds},
+                                 {&second.policy, &second.placement, second.thresholds}};
+    const auto decided = RouteBounded({.scores = both.scores,
+                                       .tokens = both.tokens,
+                                       .policies = rules,
+                                       .placement = first.placement,
+                                       .limits = {}});
+    ASSERT_TRUE(decided.ok()) << decided.status();
+    auto alone = OutcomesOf(first.Decide(), Names(AllRows(first)));
+    alone.merge(OutcomesOf(second.Decide(), Names(second_rows)));
+    ASSERT_EQ(OutcomesOf(*decided, Names(AllRows(both))), alone) << "round " << round;
+  }
+}
+
+TEST(RouteBoundedTest, RefusesADomainUnderTwoPoliciesAndAPolicyThatIsNotThere) {
+  std::mt19937 random(15);
+  RandomStep step = MakeStep(random, TokenMode::kShared);
+  while (step.scores.num_rows < 2) {
+    AppendRow(step, random);
+    step.tokens.push_back({.mode = TokenMode::kShared, .policy_idx = 0});
+  }
+  const LayerPolicy rules{.policy = &step.policy, .placement = &step.placement};
+  const LayerPolicy twice[] = {rules, rules};
+  const auto decide = [&] {
+    return RouteBounded({.scores = step.scores,
+                         .tokens = step.tokens,
+                         .policies = twice,
+                         .placement = step.placement,
+                         .limits = step.limits});
+  };
+  EXPECT_TRUE(decide().ok());
+  step.tokens[1].policy_idx = 1;
+  EXPECT_EQ(decide().status().code(), absl::StatusCode::kInvalidArgument);
+  step.tokens[1].domain = 1;
+  EXPECT_TRUE(decide().ok());
+  step.tokens[1].policy_idx = 2;
+  EXPECT_THAT(std::string(decide().status().message()), testing::HasSubstr("policy: got 2"));
+  step.tokens[1].policy_idx = -1;
+  EXPECT_FALSE(decide().ok());
+  step.tokens[1].mode = TokenMode::kExact;
+  EXPECT_TRUE(decide().ok());
+}
+
 TEST(CapacityTest, RoundsUpButForTheErrorOfAProduct) {
   EXPECT_EQ(CeilNear(1.1 * 10), 11);
   EXPECT_EQ(CeilNear(11.00001), 12);
@@ -396,9 +470,9 @@ TEST(ValidatePolicyTest, RefusesWhatIsNoBound) {
     policy.capacity.factor = factor;
     EXPECT_EQ(ValidatePolicy(policy, 4).code(), absl::StatusCode::kInvalidArgument) << factor;
   }
-  RoutingPolicy policy;
-  policy.thresholds = {0.1f};
-  EXPECT_THAT(std::string(ValidatePolicy(policy, 4).message()), testing::HasSubstr("thresholds"));
+  EXPECT_THAT(std::string(ValidateThresholds(std::vector<float>{0.1f}, 4).message()),
+              testing::HasSubstr("got 1, expected one for each of 4"));
+  EXPECT_FALSE(ValidateThresholds(std::vector<float>{0.1f, NAN}, 2).ok());
 }
 
 }  // namespace
