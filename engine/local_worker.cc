@@ -16,7 +16,8 @@ absl::StatusOr<StepResult> LocalWorker::Run(const StepPlan& plan,
                     .row_failed = std::vector<uint8_t>(plan.num_rows(), 0)};
   const BatchLayout layout = plan.layout();
   backend_->BeginStep(layout);
-  result.routes = transformer_->Forward(layout, cache_, result.row_failed);
+  const StepRouting routing{.tokens = plan.routed_tokens, .policies = plan.policies};
+  result.routes = transformer_->Forward(layout, routing, cache_, result.row_failed);
   SampleRows(plan, sampling, result.samples);
   GATEHOUSE_RETURN_IF_ERROR(backend_->Finish());
   return result;

@@ -200,13 +200,21 @@ struct GateRecipe {
   GroupScore group_score = GroupScore::kLargest;
 };
 
+struct RowNormsArgs {         // out[r] = |x[r]|
+  MatrixView<const float> x;  // [num_rows, n]
+  std::span<float> out;       // host [num_rows]
+};
+
 struct GateTopKArgs {              // rules R3 (rows that are not finite), R4 and R6
   MatrixView<const float> logits;  // [num_rows, num_experts]
   GateRecipe recipe;
   const float* choice_bias = nullptr;  // [num_experts] or null
-  MatrixView<int32_t>
-      expert_ids;  // host [num_rows, top_k], slot order; a failed row holds 0 .. top_k - 1
-  MatrixView<float> weights;  // host [num_rows, top_k]; a failed row holds 0
+  // The ranking, num_ranked >= top_k: the chosen in slot order, then the experts that come next; -1
+  // from where no open one is left. A failed row holds 0 .. top_k - 1, then -1.
+  MatrixView<int32_t> expert_ids;  // host [num_rows, num_ranked]
+  MatrixView<float> weights;       // host [num_rows, num_ranked]; 0 in a failed row or without id
+  MatrixView<float> gate;          // host [num_rows, num_ranked], P likewise; or null
+  std::span<float> mass;           // host [num_rows], the sum of the chosen P likewise; or empty
   std::span<uint8_t>
       row_failed;  // host [num_rows]: set to 1 where a logit is not finite, else left as it is
 };
@@ -324,6 +332,7 @@ class Backend {
   virtual void QkvToCache(const QkvToCacheArgs& args) = 0;
   virtual void LatentToCache(const LatentToCacheArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
+  virtual void RowNorms(const RowNormsArgs& args) = 0;
   virtual void GateTopK(const GateTopKArgs& args) = 0;
   virtual void ExpertFfn(const ExpertFfnArgs& args) = 0;
   virtual void Combine(const CombineArgs& args) = 0;

@@ -159,6 +159,11 @@ inline void CheckArgs(const AttentionArgs& args, const BatchLayout& layout) {
   CheckView(args.out, num_rows, int64_t{args.num_heads} * shape.value_dim());
 }
 
+inline void CheckArgs(const RowNormsArgs& args) {
+  GATEHOUSE_CHECK(static_cast<int64_t>(args.out.size()) == args.x.num_rows)
+      << args.out.size() << " and " << args.x.num_rows;
+}
+
 inline void CheckArgs(const GateTopKArgs& args) {
   const GateRecipe& recipe = args.recipe;
   const int64_t num_experts = args.logits.num_cols, top_k = recipe.top_k;
@@ -170,8 +175,15 @@ inline void CheckArgs(const GateTopKArgs& args) {
   GATEHOUSE_CHECK(top_k >= 1 && top_k <= group_size * recipe.num_open_groups)
       << top_k << " of " << recipe.num_open_groups << " groups of " << group_size;
   GATEHOUSE_CHECK(args.choice_bias == nullptr || recipe.score != GateScore::kSoftmaxOfChosen);
-  CheckView(args.expert_ids, args.logits.num_rows, top_k);
-  CheckView(args.weights, args.logits.num_rows, top_k);
+  const int64_t num_ranked = args.expert_ids.num_cols;
+  GATEHOUSE_CHECK(num_ranked >= top_k && num_ranked <= num_experts)
+      << num_ranked << " ranks of " << num_experts << ", top " << top_k;
+  CheckView(args.expert_ids, args.logits.num_rows, num_ranked);
+  CheckView(args.weights, args.logits.num_rows, num_ranked);
+  if (args.gate.data != nullptr) CheckView(args.gate, args.logits.num_rows, num_ranked);
+  GATEHOUSE_CHECK(args.mass.empty() ||
+                  static_cast<int64_t>(args.mass.size()) == args.logits.num_rows)
+      << args.mass.size();
   GATEHOUSE_CHECK(static_cast<int64_t>(args.row_failed.size()) == args.logits.num_rows)
       << args.row_failed.size();
 }

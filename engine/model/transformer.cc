@@ -58,7 +58,8 @@ int64_t Transformer::LayOut(const TransformerShape& shape, float* memory, Worksp
   return used;
 }
 
-std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const KvCache& cache,
+std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const StepRouting& routing,
+                                            const KvCache& cache,
                                             std::span<uint8_t> row_failed) const {
   const auto num_rows = static_cast<int64_t>(layout.token_ids.size());
   GATEHOUSE_CHECK(num_rows <= shape_.max_rows) << num_rows << " rows of " << shape_.max_rows;
@@ -84,7 +85,10 @@ std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const KvC
                       .eps = shape_.norm_eps,
                       .out = normed});
     if (const auto* moe = std::get_if<MoeLayer>(&layer.ffn)) {
-      routes.push_back(moe->Forward(normed, workspace_.moe, row_failed, ffn_out));
+      const MoeLayer::Step step{.routing = routing,
+                                .moe_layer_idx = static_cast<int>(routes.size()),
+                                .row_failed = row_failed};
+      routes.push_back(moe->Forward(normed, step, workspace_.moe, ffn_out));
     } else {
       std::get<DenseMlp>(layer.ffn).Forward(normed, workspace_.dense_hidden, ffn_out);
     }

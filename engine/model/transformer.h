@@ -68,10 +68,10 @@ class Transformer {
   static int64_t WorkspaceBytes(const TransformerShape& shape);
 
   // Runs all layers on the rows of `layout` (at most max_rows), writing their keys and values.
-  // Returns the decisions of each MoE layer; marks rows with a value that is not finite. Within a
-  // step begun on the back end.
-  std::vector<RoutePlan> Forward(const BatchLayout& layout, const KvCache& cache,
-                                 std::span<uint8_t> row_failed) const;
+  // Returns the decisions of each MoE layer, routed as `routing` says; marks rows with a value that
+  // is not finite. Within a step begun on the back end.
+  std::vector<RoutePlan> Forward(const BatchLayout& layout, const StepRouting& routing,
+                                 const KvCache& cache, std::span<uint8_t> row_failed) const;
   // Logits of some rows of the last Forward: [row_ids.size(), vocab], at most max_logit_rows. Valid
   // until the next call.
   MatrixView<const float> Logits(std::span<const int32_t> row_ids) const;

@@ -15,6 +15,13 @@
 namespace gatehouse {
 namespace {
 
+// |row r|
+float RowNorm(const WeightView& view, int64_t r) {
+  double sum = 0;
+  for (int64_t c = 0; c < view.num_cols; ++c) sum += double{view.at(r, c)} * view.at(r, c);
+  return static_cast<float>(std::sqrt(sum));
+}
+
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const WeightFormats& formats, Backend& backend)
@@ -156,7 +163,11 @@ class Loader {
     if (!layer.is_moe()) return DenseMlp(backend_, std::move(experts));
     GateWeights gate;
     GATEHOUSE_ASSIGN_OR_RETURN(gate.router, Stacked({&layer.router}, FormatOfRouter(layer)));
+    const WeightView& router = layer.router.view;
+    for (int64_t e = 0; e < router.num_rows; ++e) gate.router_norms.push_back(RowNorm(router, e));
     GATEHOUSE_ASSIGN_OR_RETURN(gate.logit_bias, Vectors({&layer.router_bias}));
+    const WeightView& bias = layer.router_bias.view;
+    for (int64_t e = 0; e < bias.num_cols; ++e) gate.host_logit_bias.push_back(bias.at(0, e));
     GATEHOUSE_ASSIGN_OR_RETURN(gate.choice_bias, Vectors({&layer.choice_bias}));
     GATEHOUSE_ASSIGN_OR_RETURN(std::optional<SharedExpert> shared, Shared(layer));
     return MoeLayer(backend_, Gate(backend_, moe.gate, std::move(gate)),

@@ -1,9 +1,13 @@
 #include "engine/moe/dispatcher.h"
 
+#include "kernels/base/check.h"
+
 namespace gatehouse {
 
 Dispatcher::Dispatched Dispatcher::Dispatch(MatrixView<const float> x, const RoutePlan& plan,
                                             const MoeWorkspace& workspace) const {
+  GATEHOUSE_CHECK(plan.num_pairs() <= workspace.expert_rows.num_rows)
+      << plan.num_pairs() << " pairs of " << workspace.expert_rows.num_rows;
   const MatrixView<float> rows = workspace.expert_rows.FirstRows(plan.num_pairs());
   return {.batch = {.x = x,
                     .groups = plan.groups(),

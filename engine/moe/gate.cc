@@ -1,28 +1,94 @@
 #include "engine/moe/gate.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace gatehouse {
 
-GateChoice Gate::Choose(MatrixView<const float> x, MatrixView<float> logits,
-                        std::span<uint8_t> row_failed) const {
-  const int64_t num_pairs = x.num_rows * recipe_.top_k;
-  GateChoice choice{.num_rows = static_cast<int>(x.num_rows),
-                    .num_experts = static_cast<int>(weights_.router->num_outputs()),
-                    .top_k = recipe_.top_k,
-                    .expert_ids = std::vector<int32_t>(num_pairs),
-                    .weights = std::vector<float>(num_pairs),
-                    .row_failed = row_failed};
+MatrixView<float> Gate::ComputeLogits(MatrixView<const float> x, MatrixView<float> logits) const {
   const MatrixView<float> scores = logits.FirstRows(x.num_rows);
   backend_.Gemm({.x = x,
                  .weights = weights_.router.get(),
                  .bias = weights_.logit_bias.as<float>(),
                  .out = scores});
-  backend_.GateTopK({.logits = scores,
+  return scores;
+}
+
+GateChoice Gate::Choose(MatrixView<const float> x, MatrixView<float> logits,
+                        std::span<uint8_t> row_failed) const {
+  const int64_t num_pairs = x.num_rows * recipe_.top_k;
+  GateChoice choice{.num_rows = static_cast<int>(x.num_rows),
+                    .num_experts = num_experts(),
+                    .top_k = recipe_.top_k,
+                    .expert_ids = std::vector<int32_t>(num_pairs),
+                    .weights = std::vector<float>(num_pairs),
+                    .mass = std::vector<float>(x.num_rows),
+                    .row_failed = row_failed};
+  backend_.GateTopK({.logits = ComputeLogits(x, logits),
                      .recipe = recipe_,
                      .choice_bias = weights_.choice_bias.as<float>(),
                      .expert_ids = {choice.expert_ids.data(), x.num_rows, recipe_.top_k},
                      .weights = {choice.weights.data(), x.num_rows, recipe_.top_k},
+                     .mass = choice.mass,
                      .row_failed = row_failed});
   return choice;
+}
+
+GateScores Gate::Score(MatrixView<const float> x, MatrixView<float> logits,
+                       const GateRanking& ranking, std::span<uint8_t> row_failed) const {
+  const int num_rows = static_cast<int>(x.num_rows);
+  const int num_ranked = std::clamp(ranking.num_ranked, recipe_.top_k, num_experts());
+  const int64_t num_ranks = int64_t{num_rows} * num_ranked;
+  GateScores scores{.num_rows = num_rows,
+                    .num_experts = num_experts(),
+                    .top_k = recipe_.top_k,
+                    .num_ranked = num_ranked,
+                    .num_chosen = std::vector<int32_t>(num_rows, recipe_.top_k),
+                    .ranked_ids = std::vector<int32_t>(num_ranks),
+                    .gate = std::vector<float>(num_ranks),
+                    .weight = std::vector<float>(num_ranks)};
+  const MatrixView<float> z = ComputeLogits(x, logits);
+  backend_.GateTopK({.logits = z,
+                     .recipe = recipe_,
+                     .choice_bias = weights_.choice_bias.as<float>(),
+                     .expert_ids = {scores.ranked_ids.data(), num_rows, num_ranked},
+                     .weights = {scores.weight.data(), num_rows, num_ranked},
+                     .gate = {scores.gate.data(), num_rows, num_ranked},
+                     .row_failed = row_failed});
+  scores.row_failed.assign(row_failed.begin(), row_failed.end());
+  scores.affinity = scores.gate;
+  std::vector<float> norms;  // of the rows, once one of them asks for a cosine
+  for (int row = 0; row < num_rows; ++row) {
+    if (scores.row_failed[row] != 0) continue;
+    if (ranking.affinities[row] == Affinity::kShare) ShareAffinities(scores, row);
+    if (ranking.affinities[row] != Affinity::kCosine) continue;
+    if (norms.empty()) {
+      norms.resize(num_rows);
+      backend_.RowNorms({.x = x, .out = norms});
+    }
+    CosineAffinities(scores, row, z.row(row), norms[row]);
+    row_failed[row] = scores.row_failed[row];
+  }
+  return scores;
+}
+
+void Gate::ShareAffinities(GateScores& scores, int row) const {
+  const auto affinities = std::span(scores.affinity).subspan(scores.At(row, 0), scores.num_ranked);
+  float sum = 0;
+  for (int i = 0; i < scores.num_chosen[row]; ++i) sum += affinities[i];
+  for (float& a : affinities) a /= sum + 1e-20f;
+}
+
+void Gate::CosineAffinities(GateScores& scores, int row, const float* logits, float norm) const {
+  for (int i = 0; i < scores.num_ranked; ++i) {
+    const int32_t expert = scores.ranked_ids[scores.At(row, i)];
+    if (expert < 0) break;
+    const double length = (double{norm} + 1e-9) * weights_.router_norms[expert];
+    const double bias = weights_.host_logit_bias.empty() ? 0 : weights_.host_logit_bias[expert];
+    const double cosine = length == 0 ? 0 : (logits[expert] - bias) / length;
+    if (!std::isfinite(norm) || !std::isfinite(cosine)) scores.row_failed[row] = 1;
+    scores.affinity[scores.At(row, i)] = static_cast<float>(cosine);
+  }
 }
 
 }  // namespace gatehouse

@@ -1,5 +1,5 @@
 // The gate of one MoE layer: hidden rows to the experts each row chooses and their weights, by the
-// recipe of the model's family (rules R4 and R6). Owned by its MoeLayer; used by the rank's thread.
+// recipe of the model's family (rules R4 to R6). Owned by its MoeLayer; used by the rank's thread.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +7,17 @@
 #include <span>
 #include <vector>
 
+#include "engine/moe/gate_scores.h"
+#include "engine/moe/routing_policy.h"
 #include "kernels/backend.h"
 
 namespace gatehouse {
 
 struct GateWeights {
   std::unique_ptr<PackedMatrix> router;  // [num_experts, hidden]
+  std::vector<float> router_norms;       // [num_experts] |w|
   Buffer logit_bias;                     // [num_experts] or empty: part of the logit
+  std::vector<float> host_logit_bias;    // the same, for the cosine, which is without it
   Buffer choice_bias;                    // [num_experts] or empty: sways the choice, not the weight
 };
 
@@ -25,7 +29,14 @@ struct GateChoice {
   int top_k = 0;
   std::vector<int32_t> expert_ids;      // [num_rows, top_k] slot order
   std::vector<float> weights;           // [num_rows, top_k]
+  std::vector<float> mass;              // [num_rows] the sum of the chosen P
   std::span<const uint8_t> row_failed;  // [num_rows]
+};
+
+// What bounded routing asks of the gate beyond the choice.
+struct GateRanking {
+  int num_ranked = 0;                    // of every row; clamped to [top_k, num_experts]
+  std::span<const Affinity> affinities;  // [num_rows]
 };
 
 class Gate {
@@ -37,8 +48,19 @@ class Gate {
   // finds a fault.
   GateChoice Choose(MatrixView<const float> x, MatrixView<float> logits,
                     std::span<uint8_t> row_failed) const;
+  // Likewise, with the ranks behind the chosen ones: of the chosen, expert ids and weights have the
+  // bits that Choose gives them. Rows that failed before stay failed.
+  GateScores Score(MatrixView<const float> x, MatrixView<float> logits, const GateRanking& ranking,
+                   std::span<uint8_t> row_failed) const;
+
+  int top_k() const { return recipe_.top_k; }
+  int num_experts() const { return static_cast<int>(weights_.router->num_outputs()); }
 
  private:
+  MatrixView<float> ComputeLogits(MatrixView<const float> x, MatrixView<float> logits) const;
+  void ShareAffinities(GateScores& scores, int row) const;
+  void CosineAffinities(GateScores& scores, int row, const float* logits, float norm) const;
+
   Backend& backend_;
   GateRecipe recipe_;
   GateWeights weights_;

@@ -1,4 +1,4 @@
-// A Mixture-of-Experts feed-forward layer: choose, decide, send, compute, bring back.
+// A Mixture-of-Experts feed-forward layer: score, decide, send, compute, bring back.
 // Owned by the transformer; used by the rank's thread.
 #pragma once
 
@@ -11,24 +11,34 @@
 #include "engine/moe/gate.h"
 #include "engine/moe/route_plan.h"
 #include "engine/moe/shared_expert.h"
+#include "engine/moe/step_routing.h"
 
 namespace gatehouse {
 
 class MoeLayer {
  public:
   MoeLayer(Backend& backend, Gate gate, Experts experts, std::optional<SharedExpert> shared)
-      : gate_(std::move(gate)),
+      : placement_(LinearPlacement(gate.num_experts(), 1)),
+        gate_(std::move(gate)),
         dispatcher_(backend),
         experts_(std::move(experts)),
         shared_(std::move(shared)) {}
 
+  // Which rows of which layer of the step.
+  struct Step {
+    const StepRouting& routing;
+    int moe_layer_idx = 0;          // among the MoE layers
+    std::span<uint8_t> row_failed;  // [num_rows]: set where the gate fails, or the row's request
+  };
   // out [num_rows, hidden] = the experts' weighted sum for x [num_rows, hidden], and the shared
-  // one. Returns what was decided, for reports; rows whose gate fails are marked in row_failed and
-  // get 0.
-  RoutePlan Forward(MatrixView<const float> x, const MoeWorkspace& workspace,
-                    std::span<uint8_t> row_failed, MatrixView<float> out) const;
+  // one. Returns what was decided, for reports; failed rows get 0 from the routed experts.
+  RoutePlan Forward(MatrixView<const float> x, const Step& step, const MoeWorkspace& workspace,
+                    MatrixView<float> out) const;
 
  private:
+  RoutePlan Route(MatrixView<const float> x, const Step& step, MatrixView<float> logits) const;
+
+  const ExpertPlacement placement_;  // of exact rows: one device
   Gate gate_;
   Dispatcher dispatcher_;
   Experts experts_;

@@ -1,6 +1,9 @@
 #include "engine/moe/route_plan.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_format.h"
+#include "kernels/base/status_macros.h"
 
 namespace gatehouse {
 namespace {
@@ -26,6 +29,53 @@ absl::Status CheckOffsets(const char* name, const std::vector<int32_t>& begin, i
   return absl::OkStatus();
 }
 
+// Slots and pairs say the same of every row.
+absl::Status CheckSlots(const RoutePlan& plan) {
+  const size_t num_slots = static_cast<size_t>(plan.num_rows) * plan.top_k;
+  if (plan.slot_experts.size() != num_slots || plan.slot_weights.size() != num_slots) {
+    return Broken("%d experts and %d weights for %d slots", plan.slot_experts.size(),
+                  plan.slot_weights.size(), num_slots);
+  }
+  for (int row = 0; row < plan.num_rows; ++row) {
+    int num_used = 0;
+    for (int slot = 0; slot < plan.top_k; ++slot) {
+      const int32_t expert = plan.slot_experts[int64_t{row} * plan.top_k + slot];
+      if (expert < 0) continue;
+      ++num_used;
+      if (expert >= plan.num_experts) return Broken("row %d has expert %d", row, expert);
+      const auto rows = std::span(plan.row_ids)
+                            .subspan(plan.expert_begin[expert],
+                                     plan.expert_begin[expert + 1] - plan.expert_begin[expert]);
+      if (!std::binary_search(rows.begin(), rows.end(), row)) {
+        return Broken("row %d has expert %d in a slot and no pair there", row, expert);
+      }
+    }
+    if (const int sums = plan.token_begin[row + 1] - plan.token_begin[row]; sums != num_used) {
+      return Broken("row %d sums %d pairs of %d slots", row, sums, num_used);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFates(const RoutePlan& plan) {
+  if (plan.exact()) return absl::OkStatus();
+  const auto num_rows = static_cast<size_t>(plan.num_rows);
+  if (plan.slot_fates.size() != plan.slot_experts.size() || plan.row_mass_kept.size() != num_rows ||
+      plan.row_marks.size() != num_rows) {
+    return Broken("%d fates, %d masses and %d marks for %d rows", plan.slot_fates.size(),
+                  plan.row_mass_kept.size(), plan.row_marks.size(), num_rows);
+  }
+  for (size_t i = 0; i < plan.slot_fates.size(); ++i) {
+    const SlotFate fate = plan.slot_fates[i];
+    const bool computed = fate == SlotFate::kKept || fate == SlotFate::kRerouted;
+    if (computed != (plan.slot_experts[i] >= 0)) {
+      return Broken("slot %d is %s and has expert %d", i, computed ? "computed" : "not computed",
+                    plan.slot_experts[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status RoutePlan::Validate() const {
@@ -47,6 +97,9 @@ absl::Status RoutePlan::Validate() const {
       }
     }
   }
+  if (row_mass.size() != static_cast<size_t>(num_rows)) {
+    return Broken("%d masses for %d rows", row_mass.size(), num_rows);
+  }
   // Ascending pairs within a row are ascending experts, and with pairs.size() entries in all each
   // pair stands once.
   for (int row = 0; row < num_rows; ++row) {
@@ -60,7 +113,32 @@ absl::Status RoutePlan::Validate() const {
       }
     }
   }
-  return absl::OkStatus();
+  GATEHOUSE_RETURN_IF_ERROR(CheckSlots(*this));
+  return CheckFates(*this);
+}
+
+RouteReport ReportOf(const RoutePlan& plan, int begin_row, int end_row) {
+  RouteReport report;
+  for (int row = begin_row; row < end_row; ++row) {
+    report.gate_mass += plan.row_mass[row];
+    if (plan.exact()) {
+      const int num_pairs = plan.token_begin[row + 1] - plan.token_begin[row];
+      report.assignments += num_pairs;
+      report.kept += num_pairs;
+      report.gate_mass_kept += plan.row_mass[row];
+      continue;
+    }
+    report.gate_mass_kept += plan.row_mass_kept[row];
+    report.overrides += plan.row_marks[row] == RowMark::kOverride ? 1 : 0;
+    for (int slot = 0; slot < plan.top_k; ++slot) {
+      const SlotFate fate = plan.slot_fates[int64_t{row} * plan.top_k + slot];
+      report.assignments += fate == SlotFate::kEmpty ? 0 : 1;
+      report.kept += fate == SlotFate::kKept ? 1 : 0;
+      report.rerouted += fate == SlotFate::kRerouted ? 1 : 0;
+      report.dropped += fate == SlotFate::kDropped ? 1 : 0;
+    }
+  }
+  return report;
 }
 
 }  // namespace gatehouse

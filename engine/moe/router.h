@@ -1,8 +1,9 @@
-// From choices to a plan: pure functions, one a routing mode. Exact mode computes every chosen
-// pair; bounded modes will decide here, between the gate and the dispatcher, which pairs give way.
+// From choices and decisions to a plan: pure functions, between the gate and the dispatcher.
 #pragma once
 
 #include "engine/moe/gate.h"
+#include "engine/moe/gate_scores.h"
+#include "engine/moe/route_decision.h"
 #include "engine/moe/route_plan.h"
 
 namespace gatehouse {
@@ -14,5 +15,8 @@ namespace gatehouse {
 //   token_begin  0 2 4      assignment_ids 0 3 | 1 2            by row, experts ascending: e0 e2 |
 //   e0 e1
 RoutePlan RouteExact(const GateChoice& choice);
+
+// What was decided, with the fates of all pairs.
+RoutePlan PlanOf(const RouteDecision& decision, const GateScores& scores);
 
 }  // namespace gatehouse

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
+#include "engine/moe/bounded_router.h"
 #include "engine/moe/gate_scores.h"
 #include "engine/moe/pinned_policy.h"
 #include "engine/moe/route_decision.h"
@@ -28,5 +30,15 @@ struct StepRouting {
   // there are experts: all.
   int num_observed_ranks = 0;
 };
+
+// The same at one layer.
+struct LayerRouting {
+  std::vector<RoutedToken> tokens;    // [num_rows]; exact where the layer is exempt
+  std::vector<Affinity> affinities;   // [num_rows]
+  std::vector<LayerPolicy> policies;  // by policy_idx; views into the pinned ones
+  int num_ranked = 0;                 // that some row's reroute, or the observer, looks at
+  bool any_bounded = false;           // else every row is exact here
+};
+LayerRouting RoutingOfLayer(const StepRouting& routing, int moe_layer_idx, int num_rows, int top_k);
 
 }  // namespace gatehouse

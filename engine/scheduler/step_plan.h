@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/moe/pinned_policy.h"
+#include "engine/moe/routed_token.h"
 #include "kernels/backend.h"
 
 namespace gatehouse {
@@ -31,6 +33,8 @@ struct StepPlan {
   std::vector<SequenceSpan> spans;         // decodes first, then prefill chunks
   std::vector<SequenceId> span_sequences;  // [spans.size()]
   std::vector<LogitRow> logit_rows;
+  std::vector<RoutedToken> routed_tokens;     // [num_rows]; empty: every row is routed exactly
+  std::vector<const PinnedPolicy*> policies;  // of routed_tokens; the requests keep them alive
   int32_t num_prefill_tokens = 0;  // rows that only fill the cache, and a prompt's last row
   int32_t num_decode_tokens = 0;
   int32_t num_new_prompt_tokens = 0;  // positions of prompts that no step has computed before

@@ -75,6 +75,10 @@ void CpuBackend::LatentToCache(const LatentToCacheArgs& args) {
 void CpuBackend::Attention(const AttentionArgs& args) {
   Do([&](Machine machine) { cpu::Attention(machine, layout_, args); });
 }
+void CpuBackend::RowNorms(const RowNormsArgs& args) {
+  Do([&](Machine machine) { cpu::RowNorms(machine, args); });
+}
+
 void CpuBackend::GateTopK(const GateTopKArgs& args) {
   Do([&](Machine machine) { cpu::GateTopK(machine, args); });
 }

@@ -27,6 +27,7 @@ void LatentToCache(Machine machine, const BatchLayout& layout,
                    const LatentToCacheArgs& args);  // norm_rope.cc
 void Attention(Machine machine, const BatchLayout& layout,
                const AttentionArgs& args);                   // attention.cc
+void RowNorms(Machine machine, const RowNormsArgs& args);    // norm_rope.cc
 void GateTopK(Machine machine, const GateTopKArgs& args);    // gate.cc
 void ExpertFfn(Machine machine, const ExpertFfnArgs& args);  // grouped_gemm.cc
 void Combine(Machine machine, const CombineArgs& args);      // permute.cc

@@ -1,6 +1,7 @@
 // The choice of experts. A row is some hundred logits: few rows are not worth a second thread.
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
@@ -30,6 +31,8 @@ class Ranking {
  public:
   Ranking(const float* values, int32_t* ids, int k) : values_(values), ids_(ids), k_(k) {}
 
+  int num_ranked() const { return num_ranked_; }
+
   void Offer(int64_t begin, int64_t end) {
     for (int64_t id = begin; id < end; ++id) {
       if (num_ranked_ == k_ && !(values_[id] > values_[ids_[k_ - 1]])) continue;
@@ -55,10 +58,16 @@ float ScoreGroup(GroupScore how, const float* values, int64_t size) {
   return how == GroupScore::kLargest ? largest : largest + second;
 }
 
-void Rank(const GateRecipe& recipe, const float* selection, int64_t num_experts,
-          GateScratch& scratch, int32_t* expert_ids) {
-  Ranking ranking(selection, expert_ids, recipe.top_k);
-  if (recipe.num_groups == 1) return ranking.Offer(0, num_experts);
+// Returns how many of num_ranked there are.
+int Rank(const GateTopKArgs& args, const float* selection, GateScratch& scratch,
+         int32_t* expert_ids) {
+  const GateRecipe& recipe = args.recipe;
+  const int64_t num_experts = args.logits.num_cols;
+  Ranking ranking(selection, expert_ids, static_cast<int>(args.expert_ids.num_cols));
+  if (recipe.num_groups == 1) {
+    ranking.Offer(0, num_experts);
+    return ranking.num_ranked();
+  }
   const int64_t size = num_experts / recipe.num_groups;
   for (int g = 0; g < recipe.num_groups; ++g) {
     scratch.group_scores[g] = ScoreGroup(recipe.group_score, selection + g * size, size);
@@ -68,6 +77,29 @@ void Rank(const GateRecipe& recipe, const float* selection, int64_t num_experts,
       .Offer(0, recipe.num_groups);
   std::sort(open.begin(), open.end());  // so that experts are offered by ascending id
   for (const int32_t g : open) ranking.Offer(g * size, (g + 1) * size);
+  return ranking.num_ranked();
+}
+
+// R4: of an expert that was not chosen, P is relative to those that were. In double, by the same
+// libm on every instruction set.
+void SoftmaxBeyondChosen(const float* logits, int top_k, std::span<const int32_t> ranking,
+                         float* p) {
+  const double largest = logits[ranking[0]];
+  double sum = 0;
+  for (int i = 0; i < top_k; ++i) sum += std::exp(logits[ranking[i]] - largest);
+  for (size_t i = top_k; i < ranking.size(); ++i) {
+    p[i] = static_cast<float>(std::exp(logits[ranking[i]] - largest) / sum);
+  }
+}
+
+void FailRow(const GateTopKArgs& args, int64_t row) {
+  args.row_failed[row] = 1;
+  for (int i = 0; i < args.expert_ids.num_cols; ++i) {
+    args.expert_ids.row(row)[i] = i < args.recipe.top_k ? i : -1;
+    args.weights.row(row)[i] = 0;
+    if (args.gate.data != nullptr) args.gate.row(row)[i] = 0;
+  }
+  if (!args.mass.empty()) args.mass[row] = 0;
 }
 
 void ChooseExperts(const RowKernels& kernels, const GateTopKArgs& args, int64_t row,
@@ -75,34 +107,40 @@ void ChooseExperts(const RowKernels& kernels, const GateTopKArgs& args, int64_t 
   const GateRecipe& recipe = args.recipe;
   const float* logits = args.logits.row(row);
   const int64_t num_experts = args.logits.num_cols;
+  const int num_wanted = static_cast<int>(args.expert_ids.num_cols);
   int32_t* expert_ids = args.expert_ids.row(row);
   float* weights = args.weights.row(row);
+  float* gate = args.gate.data == nullptr ? weights : args.gate.row(row);
   float* p = scratch.p.data();
   const bool is_sigmoid = recipe.score == GateScore::kSigmoid;
   if (!(is_sigmoid ? kernels.sigmoid : kernels.softmax)(logits, p, num_experts)) {
-    args.row_failed[row] = 1;
-    for (int slot = 0; slot < recipe.top_k; ++slot) {
-      expert_ids[slot] = slot;
-      weights[slot] = 0;
-    }
-    return;
+    return FailRow(args, row);
   }
   const float* selection = is_sigmoid ? p : logits;
   if (args.choice_bias != nullptr) {
     for (int64_t e = 0; e < num_experts; ++e) scratch.selection[e] = p[e] + args.choice_bias[e];
     selection = scratch.selection.data();
   }
-  Rank(recipe, selection, num_experts, scratch, expert_ids);
-  for (int slot = 0; slot < recipe.top_k; ++slot) {
+  const int num_ranked = Rank(args, selection, scratch, expert_ids);
+  for (int i = 0; i < num_ranked; ++i) {
     const float* from = recipe.score == GateScore::kSoftmaxOfChosen ? logits : p;
-    weights[slot] = from[expert_ids[slot]];
+    gate[i] = from[expert_ids[i]];
   }
-  if (recipe.score == GateScore::kSoftmaxOfChosen) kernels.softmax(weights, weights, recipe.top_k);
+  if (recipe.score == GateScore::kSoftmaxOfChosen) {
+    kernels.softmax(gate, gate, recipe.top_k);
+    if (num_ranked > recipe.top_k) {
+      SoftmaxBeyondChosen(logits, recipe.top_k, {expert_ids, static_cast<size_t>(num_ranked)},
+                          gate);
+    }
+  }
   float sum = 0;
-  for (int slot = 0; slot < recipe.top_k; ++slot) sum += weights[slot];
+  for (int slot = 0; slot < recipe.top_k; ++slot) sum += gate[slot];
+  if (!args.mass.empty()) args.mass[row] = sum;
   const float divisor = recipe.renormalise ? sum + 1e-20f : 1.0f;
-  for (int slot = 0; slot < recipe.top_k; ++slot) {
-    weights[slot] = weights[slot] / divisor * recipe.scale;
+  for (int i = 0; i < num_ranked; ++i) weights[i] = gate[i] / divisor * recipe.scale;
+  for (int i = num_ranked; i < num_wanted; ++i) {  // no open expert is left
+    expert_ids[i] = -1;
+    gate[i] = weights[i] = 0;
   }
 }
 

@@ -1,6 +1,7 @@
 // Norms over rows, and what happens to q, k and v between their projection and attention. Rows are
 // independent; they go to the threads by units of a few.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/kv_layout.h"
@@ -117,6 +118,13 @@ void RmsNorm(Machine machine, const RmsNormArgs& args) {
   ForEachRow(machine.pool, args.x.num_rows, [&](int64_t r) {
     machine.isa.row.rms_norm(args.x.row(r), args.weight, args.eps, args.out.row(r),
                              args.x.num_cols);
+  });
+}
+
+void RowNorms(Machine machine, const RowNormsArgs& args) {
+  CheckArgs(args);
+  ForEachRow(machine.pool, args.x.num_rows, [&](int64_t r) {
+    args.out[r] = std::sqrt(machine.isa.row.sum_squares(args.x.row(r), args.x.num_cols));
   });
 }
 

@@ -18,7 +18,7 @@ inline void ForEachEight(int64_t n, const Part& part) {
 }
 
 template <typename V>
-void RmsNormRow(const float* x, const float* weight, float eps, float* out, int64_t n) {
+float SumSquares(const float* x, int64_t n) {
   V sums[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};  // four chains hide the latency
   int64_t c = 0;
   for (; c + 32 <= n; c += 32) {
@@ -31,7 +31,12 @@ void RmsNormRow(const float* x, const float* weight, float eps, float* out, int6
     const V part = V::LoadFirst(x + c + i, count);
     sums[0] = Fma(part, part, sums[0]);
   });
-  const float sum = ReduceAdd(Add(Add(sums[0], sums[1]), Add(sums[2], sums[3])));
+  return ReduceAdd(Add(Add(sums[0], sums[1]), Add(sums[2], sums[3])));
+}
+
+template <typename V>
+void RmsNormRow(const float* x, const float* weight, float eps, float* out, int64_t n) {
+  const float sum = SumSquares<V>(x, n);
   const V inverse = V::Broadcast(1 / __builtin_sqrtf(sum / static_cast<float>(n) + eps));
   ForEachEight(n, [&](int64_t i, int count) {
     const V scaled = Mul(V::LoadFirst(x + i, count), inverse);
@@ -100,7 +105,8 @@ void CombineRow(const CombineTile& tile) {
 
 template <typename V>
 constexpr RowKernels MakeRowKernels() {
-  return {.rms_norm = RmsNormRow<V>,
+  return {.sum_squares = SumSquares<V>,
+          .rms_norm = RmsNormRow<V>,
           .rotate = RotateHead<V>,
           .softmax = SoftmaxRow<V>,
           .sigmoid = SigmoidRow<V>,

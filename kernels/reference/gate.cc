@@ -62,16 +62,20 @@ void ChooseExperts(const GateTopKArgs& args, int64_t row) {
       if (args.choice_bias != nullptr) selection[e] += args.choice_bias[e];
     }
   }
-  std::vector<int32_t> chosen = RankOpen(recipe, selection);
-  chosen.resize(recipe.top_k);
+  std::vector<int32_t> ranking = RankOpen(recipe, selection);
+  const std::vector<int32_t> chosen(ranking.begin(), ranking.begin() + recipe.top_k);
+  ranking.resize(args.expert_ids.num_cols, -1);
   if (recipe.score == GateScore::kSoftmaxOfChosen) p = SoftmaxAmong(z, chosen);
   double sum = 0;
   for (const int32_t e : chosen) sum += p[e];
   const double divisor = recipe.renormalise ? sum + 1e-20 : 1.0;
-  for (int slot = 0; slot < recipe.top_k; ++slot) {
-    args.expert_ids.row(row)[slot] = chosen[slot];
-    args.weights.row(row)[slot] = static_cast<float>(p[chosen[slot]] / divisor * recipe.scale);
+  for (size_t i = 0; i < ranking.size(); ++i) {
+    const double p_of_rank = ranking[i] < 0 ? 0 : p[ranking[i]];
+    args.expert_ids.row(row)[i] = ranking[i];
+    args.weights.row(row)[i] = static_cast<float>(p_of_rank / divisor * recipe.scale);
+    if (args.gate.data != nullptr) args.gate.row(row)[i] = static_cast<float>(p_of_rank);
   }
+  if (!args.mass.empty()) args.mass[row] = static_cast<float>(sum);
 }
 
 }  // namespace
@@ -85,10 +89,12 @@ void ReferenceBackend::GateTopK(const GateTopKArgs& args) {
       continue;
     }
     args.row_failed[r] = 1;
-    for (int slot = 0; slot < args.recipe.top_k; ++slot) {
-      args.expert_ids.row(r)[slot] = slot;
-      args.weights.row(r)[slot] = 0;
+    for (int i = 0; i < args.expert_ids.num_cols; ++i) {
+      args.expert_ids.row(r)[i] = i < args.recipe.top_k ? i : -1;
+      args.weights.row(r)[i] = 0;
+      if (args.gate.data != nullptr) args.gate.row(r)[i] = 0;
     }
+    if (!args.mass.empty()) args.mass[r] = 0;
   }
 }
 

@@ -54,6 +54,17 @@ void ReferenceBackend::RmsNorm(const RmsNormArgs& args) {
   }
 }
 
+void ReferenceBackend::RowNorms(const RowNormsArgs& args) {
+  CheckArgs(args);
+  for (int64_t r = 0; r < args.x.num_rows; ++r) {
+    double sum = 0;
+    for (int64_t c = 0; c < args.x.num_cols; ++c) {
+      sum += double{args.x.row(r)[c]} * args.x.row(r)[c];
+    }
+    args.out[r] = static_cast<float>(std::sqrt(sum));
+  }
+}
+
 void ReferenceBackend::QkvToCache(const QkvToCacheArgs& args) {
   CheckArgs(args, layout_);
   const KvShape& shape = args.kv.shape;

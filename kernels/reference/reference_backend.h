@@ -41,6 +41,7 @@ class ReferenceBackend : public Backend {
   void QkvToCache(const QkvToCacheArgs& args) override;
   void LatentToCache(const LatentToCacheArgs& args) override;
   void Attention(const AttentionArgs& args) override;
+  void RowNorms(const RowNormsArgs& args) override;
   void GateTopK(const GateTopKArgs& args) override;
   void ExpertFfn(const ExpertFfnArgs& args) override;
   void Combine(const CombineArgs& args) override;

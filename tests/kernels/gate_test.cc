@@ -36,6 +36,32 @@ Chosen Choose(Backend& backend, std::vector<float> logits, int num_experts,
   return chosen;
 }
 
+struct Ranked : Chosen {
+  std::vector<float> gate;
+  std::vector<float> mass;
+};
+
+Ranked RankExperts(Backend& backend, std::vector<float> logits, int num_experts,
+                   const GateRecipe& recipe, int num_ranked,
+                   const std::vector<float>& choice_bias = {}) {
+  const int64_t num_rows = static_cast<int64_t>(logits.size()) / num_experts;
+  Ranked ranked;
+  ranked.expert_ids.assign(num_rows * num_ranked, -2);
+  ranked.weights.assign(num_rows * num_ranked, NAN);
+  ranked.gate.assign(num_rows * num_ranked, NAN);
+  ranked.mass.assign(num_rows, NAN);
+  ranked.failed.assign(num_rows, 0);
+  backend.GateTopK({.logits = MatrixView<float>(logits.data(), num_rows, num_experts),
+                    .recipe = recipe,
+                    .choice_bias = choice_bias.empty() ? nullptr : choice_bias.data(),
+                    .expert_ids = {ranked.expert_ids.data(), num_rows, num_ranked},
+                    .weights = {ranked.weights.data(), num_rows, num_ranked},
+                    .gate = {ranked.gate.data(), num_rows, num_ranked},
+                    .mass = ranked.mass,
+                    .row_failed = ranked.failed});
+  return ranked;
+}
+
 // Every instruction set and the number of threads: the reference's choices, its weights within
 // what f32 costs, and the same bits.
 using Backends = std::vector<std::unique_ptr<Backend>>;
@@ -95,6 +121,58 @@ TEST(GateTopKTest, AgreesWithTheReferenceInEveryRecipe) {
         }
       }
     }
+  }
+}
+
+// The chosen stand as they do alone, to the bit; what is ranked behind them, P and the mass are the
+// reference's.
+TEST(GateTopKTest, RanksBeyondTheChosenWithTheGateValuesOfTheReference) {
+  const Backends backends = AllCpuBackends();
+  ReferenceBackend reference;
+  for (const GateScore score :
+       {GateScore::kSoftmax, GateScore::kSoftmaxOfChosen, GateScore::kSigmoid}) {
+    for (const int num_groups : {1, 5}) {
+      for (const int n : {10, 60, 160}) {
+        const GateRecipe recipe{.score = score,
+                                .top_k = 2,
+                                .renormalise = n == 60,
+                                .scale = 2.5f,
+                                .num_groups = num_groups,
+                                .num_open_groups = (num_groups + 1) / 2};
+        const std::vector<float> logits = RandomFloats(n, 40 * n, 4);
+        const int num_ranked = 8;  // of 10 experts in 5 groups 6 are open
+        const Ranked expected = RankExperts(reference, logits, n, recipe, num_ranked);
+        for (const std::unique_ptr<Backend>& backend : backends) {
+          const Ranked ranked = RankExperts(*backend, logits, n, recipe, num_ranked);
+          const Chosen alone = Choose(*backend, logits, n, recipe);
+          EXPECT_EQ(ranked.expert_ids, expected.expert_ids);
+          EXPECT_EQ(ranked.expert_ids[7] == -1, n == 10 && num_groups == 5);
+          for (int row = 0; row < 40; ++row) {
+            double mass = 0;
+            for (int i = 0; i < num_ranked; ++i) {
+              const int at = row * num_ranked + i;
+              const double relative = std::ldexp(32 + 8 + n / 8 + 2, -24);
+              ASSERT_NEAR(ranked.gate[at], expected.gate[at], relative * expected.gate[at]);
+              ASSERT_NEAR(ranked.weights[at], expected.weights[at],
+                          relative * expected.weights[at]);
+              if (i >= recipe.top_k) continue;
+              ASSERT_EQ(ranked.weights[at], alone.weights[row * recipe.top_k + i]);
+              mass += ranked.gate[at];
+            }
+            ASSERT_NEAR(ranked.mass[row], mass, 1e-6 * mass);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GateTopKTest, AFailedRowHasNoRankNoGateValueAndNoMass) {
+  for (const std::string& isa : Isas()) {
+    const Ranked ranked = RankExperts(*MakeCpu(isa), {1, 2, NAN, 0}, 4, {.top_k = 2}, 3);
+    EXPECT_THAT(ranked.expert_ids, ElementsAre(0, 1, -1));
+    EXPECT_THAT(ranked.gate, Each(0));
+    EXPECT_THAT(ranked.mass, ElementsAre(0));
   }
 }
 

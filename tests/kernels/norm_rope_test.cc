@@ -43,6 +43,24 @@ TEST(RmsNormTest, AgreesWithTheReferenceAtEveryWidth) {
   }
 }
 
+TEST(RowNormsTest, AgreesWithTheReferenceAtEveryWidth) {
+  const auto backends = AllCpuBackends();
+  ReferenceBackend reference;
+  for (const int n : {1, 7, 8, 33, 48, 1000}) {
+    const std::vector<float> x = RandomFloats(n, 5 * n, 3);
+    std::vector<float> expected(5), first(5), norms(5);
+    reference.RowNorms({.x = MatrixView<const float>(x.data(), 5, n), .out = expected});
+    backends[0]->RowNorms({.x = MatrixView<const float>(x.data(), 5, n), .out = first});
+    for (const auto& backend : backends) {
+      backend->RowNorms({.x = MatrixView<const float>(x.data(), 5, n), .out = norms});
+      EXPECT_TRUE(SameBits(norms, first)) << backend->isa();
+      for (int r = 0; r < 5; ++r) {
+        ASSERT_NEAR(norms[r], expected[r], std::ldexp(n / 8 + 8, -24) * expected[r]) << n;
+      }
+    }
+  }
+}
+
 TEST(RmsNormTest, RowsKnowNothingOfEachOther) {
   constexpr int kNumRows = 19, kWidth = 50;
   const std::vector<float> x = RandomFloats(1, kNumRows * kWidth), weight = RandomFloats(2, kWidth);

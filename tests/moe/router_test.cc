@@ -19,6 +19,7 @@ GateChoice Choice(int num_experts, int top_k, std::vector<int32_t> expert_ids,
           .top_k = top_k,
           .expert_ids = std::move(expert_ids),
           .weights = std::move(weights),
+          .mass = std::vector<float>(row_failed.size(), 0.5f),
           .row_failed = row_failed};
 }
 

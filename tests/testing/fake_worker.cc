@@ -127,6 +127,7 @@ void FakeWorker::AddRoutes(std::span<const uint64_t> row_hashes, StepResult& res
         rows_of_expert[expert].push_back(row);
       }
       route.token_begin.push_back((row + 1) * options_.top_k);
+      route.row_mass.push_back(1);
     }
     route.expert_begin.push_back(0);
     for (const std::vector<int32_t>& rows : rows_of_expert) {

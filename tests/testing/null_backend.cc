@@ -80,10 +80,12 @@ absl::StatusOr<std::unique_ptr<PackedExperts>> NullBackend::PackExperts(
 // Row r chooses the experts r, r + 1, ...: distinct, and all experts in turn.
 void NullBackend::GateTopK(const GateTopKArgs& args) {
   for (int64_t row = 0; row < args.expert_ids.num_rows; ++row) {
-    for (int slot = 0; slot < args.recipe.top_k; ++slot) {
-      args.expert_ids.row(row)[slot] = static_cast<int32_t>((row + slot) % args.logits.num_cols);
-      args.weights.row(row)[slot] = 1.0f / static_cast<float>(args.recipe.top_k);
+    for (int64_t i = 0; i < args.expert_ids.num_cols; ++i) {
+      args.expert_ids.row(row)[i] = static_cast<int32_t>((row + i) % args.logits.num_cols);
+      args.weights.row(row)[i] = 1.0f / static_cast<float>(args.recipe.top_k);
+      if (args.gate.data != nullptr) args.gate.row(row)[i] = args.weights.row(row)[i];
     }
+    if (!args.mass.empty()) args.mass[row] = 1;
   }
 }
 

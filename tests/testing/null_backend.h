@@ -49,6 +49,7 @@ class NullBackend final : public Backend {
   void QkvToCache(const QkvToCacheArgs&) override {}
   void LatentToCache(const LatentToCacheArgs&) override {}
   void Attention(const AttentionArgs&) override {}
+  void RowNorms(const RowNormsArgs&) override {}
   void GateTopK(const GateTopKArgs& args) override;
   void ExpertFfn(const ExpertFfnArgs&) override {}
   void Combine(const CombineArgs&) override {}
