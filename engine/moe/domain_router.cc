@@ -5,38 +5,18 @@
 #include <utility>
 
 namespace gatehouse {
-
-PairKey KeyOf(const RoutingStep& step, const RoutingPolicy& policy, const RankedPair& pair,
-              bool in_block) {
-  const GateScores& scores = step.scores;
-  const int64_t at = scores.At(pair.row, pair.rank_idx);
-  const RoutedToken& token = step.tokens[pair.row];
-  PairKey key{.tie_key = in_block ? static_cast<uint64_t>(token.position) : token.tie_key,
-              .expert = scores.ranked_ids[at]};
-  switch (policy.order) {
-    case PairOrder::kScore:
-      key.rank = -static_cast<double>(scores.affinity[at]);
-      break;
-    case PairOrder::kArrival:
-      key.rank = pair.row;
-      break;
-    case PairOrder::kReverse:
-      key.rank = -static_cast<double>(pair.row);
-      break;
-    case PairOrder::kRandom:
-      break;
+void Reweigh(const RoutingPolicy& policy, std::span<PairDecision> row) {
+  float before = 0, after = 0;
+  bool whole = true;
+  for (PairDecision& p : row) {
+    before += p.chosen_weight;
+    if (p.fate == PairFate::kDropped) p.weight = 0;
+    after += p.weight;
+    whole = whole && p.fate == PairFate::kKept;
   }
-  switch (policy.tier) {
-    case PairTier::kOff:
-      break;
-    case PairTier::kFirst:
-      key.tier = pair.slot == 0 ? 0 : 1;
-      break;
-    case PairTier::kRank:
-      key.tier = pair.slot;
-      break;
-  }
-  return key;
+  if (whole || !policy.renormalise_after_drop || after == 0) return;
+  const float factor = std::min(before / after, policy.max_renormalisation);
+  for (PairDecision& p : row) p.weight *= factor;
 }
 
 DomainRouter::DomainRouter(const RoutingStep& step, const LayerPolicy& rules, PoolBounds bounds,
@@ -47,27 +27,73 @@ DomainRouter::DomainRouter(const RoutingStep& step, const LayerPolicy& rules, Po
       bounds_(std::move(bounds)),
       decision_(decision),
       contenders_(std::move(contenders)),
+      group_begin_(rules.placement->num_experts() + 1),
+      group_sorted_(rules.placement->num_experts()),
       expert_loads_(rules.placement->num_experts()),
       copy_loads_(rules.placement->num_copies()),
       device_loads_(rules.placement->num_devices) {
-  for (int32_t c = 0; c < static_cast<int32_t>(contenders_.size()); ++c) {
-    if (c == 0 || pair(c).row != pair(c - 1).row) row_begin_.push_back(c);
+  const auto end = static_cast<int32_t>(contenders_.size());
+  for (int32_t c = 0; c < end; ++c) {
+    if (c == 0 || pair(c).row != pair(c - 1).row) {
+      row_begin_.push_back(c);
+      num_survivors_.push_back(0);
+    }
+    contenders_[c].row = static_cast<int32_t>(row_begin_.size()) - 1;
+    num_survivors_.back() += Alive(c) ? 1 : 0;
   }
-  row_begin_.push_back(static_cast<int32_t>(contenders_.size()));
+  row_begin_.push_back(end);
 }
 
-int DomainRouter::NumSurvivors(int32_t c) const {
-  const int32_t row = pair(c).row;
-  const auto* begin = decision_.pairs.data() + decision_.pair_begin[row];
-  const auto* end = decision_.pairs.data() + decision_.pair_begin[row + 1];
-  return static_cast<int>(
-      std::count_if(begin, end, [](const auto& p) { return p.fate != PairFate::kDropped; }));
+std::span<PairDecision> DomainRouter::PairsOfRow(int32_t c) {
+  const int32_t row = contenders_[c].row;
+  return std::span(decision_.pairs)
+      .subspan(contenders_[row_begin_[row]].id, row_begin_[row + 1] - row_begin_[row]);
+}
+
+// Contenders that `takes`, by chosen expert.
+template <typename Takes>
+void DomainRouter::GroupByExpert(const Takes& takes) {
+  const auto end = static_cast<int32_t>(contenders_.size());
+  for (int32_t c = 0; c < end; ++c) {
+    if (takes(c)) ++group_begin_[pair(c).chosen_expert + 1];
+  }
+  std::partial_sum(group_begin_.begin(), group_begin_.end(), group_begin_.begin());
+  group_.resize(group_begin_.back());
+  std::vector<int32_t> next(group_begin_.begin(), group_begin_.end() - 1);
+  for (int32_t c = 0; c < end; ++c) {
+    if (takes(c)) group_[next[pair(c).chosen_expert]++] = c;
+  }
+}
+
+// By the one order. Keys are laid side by side first: they are compared many times.
+void DomainRouter::Sort(std::span<int32_t> contenders) {
+  sort_items_.clear();
+  for (const int32_t c : contenders) sort_items_.push_back({contenders_[c].key, c});
+  std::sort(sort_items_.begin(), sort_items_.end());
+  for (size_t i = 0; i < contenders.size(); ++i) contenders[i] = sort_items_[i].contender;
+}
+
+void DomainRouter::SortGroup(int32_t expert) {
+  if (group_sorted_[expert] != 0) return;
+  group_sorted_[expert] = 1;
+  const std::span<int32_t> group = GroupOf(expert);
+  Sort(group);
+  for (size_t i = 0; i < group.size(); ++i) {
+    contenders_[group[i]].position = static_cast<int32_t>(i) + 1;
+  }
+}
+
+void DomainRouter::MoveWorstToFront(std::span<int32_t> contenders, int64_t count) {
+  if (count >= static_cast<int64_t>(contenders.size())) return;
+  std::nth_element(contenders.begin(), contenders.begin() + count, contenders.end(),
+                   [&](int32_t a, int32_t b) { return Before(b, a); });
 }
 
 // Out of its expert and device, if it has one. Until a rule says otherwise it is dropped.
 void DomainRouter::Evict(int32_t c) {
   PairDecision& evicted = pair(c);
   evicted.fate = PairFate::kDropped;
+  --num_survivors_[contenders_[c].row];
   if (evicted.device < 0) return;
   --expert_loads_[evicted.expert];
   --device_loads_[evicted.device];
@@ -84,26 +110,18 @@ void DomainRouter::SetDevice(int32_t c, int32_t copy) {
 }
 
 void DomainRouter::ChooseByExpert() {
-  const int n = placement_.num_experts();
-  std::vector<int32_t> order(contenders_.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return Before(a, b); });
-  std::vector<std::vector<int32_t>> kept(n);
-  std::vector<int64_t> num_pairs(n);
-  for (const int32_t c : order) {
-    if (!Alive(c)) continue;  // below its threshold
-    const int32_t expert = pair(c).expert;
-    contenders_[c].position = ++num_pairs[expert];
-    if (num_pairs[expert] <= bounds_.expert_places[expert]) {
-      kept[expert].push_back(c);
-    } else {
+  GroupByExpert([&](int32_t c) { return Alive(c); });  // others are below their threshold
+  for (int32_t e = 0; e < placement_.num_experts(); ++e) {
+    const std::span<int32_t> group = GroupOf(e);
+    const int64_t num_kept = std::min(static_cast<int64_t>(group.size()), bounds_.expert_places[e]);
+    const bool binds = num_kept < static_cast<int64_t>(group.size());
+    if (binds || placement_.devices_of(e).size() > 1) SortGroup(e);
+    for (const int32_t c : group.subspan(num_kept)) {
       Evict(c);
       evicted_.push_back(c);
     }
-  }
-  for (int e = 0; e < n; ++e) {
-    expert_loads_[e] = static_cast<int64_t>(kept[e].size());
-    PlaceKept(e, kept[e]);
+    expert_loads_[e] = num_kept;
+    PlaceKept(e, group.first(num_kept));
   }
 }
 
@@ -111,6 +129,10 @@ void DomainRouter::ChooseByExpert() {
 void DomainRouter::PlaceKept(int32_t expert, std::span<const int32_t> kept) {
   const int32_t begin = placement_.copy_begin[expert];
   const auto devices = placement_.devices_of(expert);
+  if (devices.size() == 1) {
+    for (const int32_t c : kept) SetDevice(c, begin);
+    return;
+  }
   const auto num_copies = static_cast<int64_t>(devices.size());
   const int64_t share = (static_cast<int64_t>(kept.size()) + num_copies - 1) / num_copies;
   std::vector<int32_t> away;
@@ -131,30 +153,38 @@ void DomainRouter::PlaceKept(int32_t expert, std::span<const int32_t> kept) {
 }
 
 void DomainRouter::TrimDevices(std::vector<int64_t>& device_pressure) {
-  for (int d = 0; d < placement_.num_devices; ++d) {
-    int64_t excess = device_loads_[d] - bounds_.device_budgets[d];
-    if (excess <= 0) continue;
-    std::vector<int32_t> there;
-    for (int32_t c = 0; c < static_cast<int32_t>(contenders_.size()); ++c) {
-      if (pair(c).device == d) there.push_back(c);
-    }
-    std::sort(there.begin(), there.end(), [&](int32_t a, int32_t b) { return Before(b, a); });
-    for (const bool below_floor : {false, true}) {
-      for (const int32_t c : there) {
-        if (excess == 0) break;
-        if (!Alive(c)) continue;
-        if (!below_floor && contenders_[c].position <= bounds_.floors[pair(c).expert]) continue;
-        device_pressure[d] += below_floor ? 1 : 0;
-        Evict(c);
-        evicted_.push_back(c);
-        --excess;
-      }
-    }
+  for (int32_t d = 0; d < placement_.num_devices; ++d) {
+    const int64_t excess = device_loads_[d] - bounds_.device_budgets[d];
+    if (excess > 0) TrimDevice(d, excess, device_pressure[d]);
   }
 }
 
+// The worst beyond their expert's floor, then the worst of all.
+void DomainRouter::TrimDevice(int32_t device, int64_t excess, int64_t& pressure) {
+  std::vector<int32_t> beyond, within;
+  for (int32_t e = 0; e < placement_.num_experts(); ++e) {
+    const auto devices = placement_.devices_of(e);
+    if (std::find(devices.begin(), devices.end(), device) == devices.end()) continue;
+    if (bounds_.floors[e] > 0) SortGroup(e);
+    for (const int32_t c : GroupOf(e)) {
+      if (pair(c).device != device) continue;
+      const bool counts = bounds_.floors[e] == 0 || contenders_[c].position > bounds_.floors[e];
+      (counts ? beyond : within).push_back(c);
+    }
+  }
+  const auto num_beyond = std::min(excess, static_cast<int64_t>(beyond.size()));
+  const int64_t num_within = excess - num_beyond;
+  MoveWorstToFront(beyond, num_beyond);
+  MoveWorstToFront(within, num_within);
+  beyond.resize(num_beyond);
+  beyond.insert(beyond.end(), within.begin(), within.begin() + num_within);
+  for (const int32_t c : beyond) Evict(c);
+  evicted_.insert(evicted_.end(), beyond.begin(), beyond.end());
+  pressure += num_within;
+}
+
 void DomainRouter::Reroute() {
-  std::sort(evicted_.begin(), evicted_.end(), [&](int32_t a, int32_t b) { return Before(a, b); });
+  Sort(evicted_);
   for (const int32_t c : evicted_) RerouteOrDrop(c);
 }
 
@@ -174,16 +204,13 @@ bool DomainRouter::TryReroute(int32_t c, int32_t rank_idx) {
   PairDecision& moved = pair(c);
   const int64_t at = scores.At(moved.row, rank_idx);
   const int32_t expert = scores.ranked_ids[at];
-  const auto pairs_of_row =
-      std::span(decision_.pairs)
-          .subspan(decision_.pair_begin[moved.row],
-                   decision_.pair_begin[moved.row + 1] - decision_.pair_begin[moved.row]);
-  for (const PairDecision& other : pairs_of_row) {
-    if (other.fate != PairFate::kDropped && other.expert == expert) return false;
-  }
   if (expert_loads_[expert] >= bounds_.expert_places[expert]) return false;
   const double least = policy_.reroute_ratio * double{moved.chosen_gate} * (1 - 1e-6);
   if (!(double{scores.gate[at]} >= least)) return false;
+  const std::span<const PairDecision> pairs_of_row = PairsOfRow(c);
+  for (const PairDecision& other : pairs_of_row) {
+    if (other.fate != PairFate::kDropped && other.expert == expert) return false;
+  }
   const auto allowed = [&](int32_t device) {
     if (bounds_.in_block) return true;
     if (device_loads_[device] >= bounds_.device_budgets[device]) return false;
@@ -199,6 +226,8 @@ bool DomainRouter::TryReroute(int32_t c, int32_t rank_idx) {
   moved.gate = scores.gate[at];
   moved.weight = scores.weight[at];
   contenders_[c].key = KeyOf(step_, policy_, {moved.row, scores.top_k, rank_idx}, bounds_.in_block);
+  rerouted_.push_back(c);
+  ++num_survivors_[contenders_[c].row];
   ++expert_loads_[expert];
   SetDevice(c, *copy);
   return true;
@@ -220,11 +249,10 @@ std::optional<int32_t> DomainRouter::FindCopy(int32_t expert, int32_t home,
 
 void DomainRouter::Cover() {
   std::vector<int32_t> bare;  // slot-0 contenders of rows without a survivor
-  for (size_t r = 0; r + 1 < row_begin_.size(); ++r) {
-    const int32_t first = row_begin_[r];
-    if (NumSurvivors(first) == 0) bare.push_back(first);
+  for (int32_t r = 0; r < num_rows(); ++r) {
+    if (num_survivors_[r] == 0) bare.push_back(row_begin_[r]);
   }
-  std::sort(bare.begin(), bare.end(), [&](int32_t a, int32_t b) { return Before(a, b); });
+  Sort(bare);
   for (const int32_t c : bare) {
     if (policy_.coverage) CoverRow(c);
     if (!Alive(c)) decision_.bare_rows.push_back(pair(c).row);
@@ -259,11 +287,13 @@ void DomainRouter::CoverRow(int32_t c) {
 bool DomainRouter::TakePlaceOfAnother(int32_t c) {
   const int32_t expert = pair(c).expert;
   int32_t worst = -1;
-  for (int32_t other = 0; other < static_cast<int32_t>(contenders_.size()); ++other) {
-    if (!Alive(other) || pair(other).expert != expert) continue;
-    if (worst >= 0 && Before(other, worst)) continue;
-    if (NumSurvivors(other) >= 2) worst = other;
-  }
+  const auto consider = [&](int32_t other) {
+    if (pair(other).expert != expert || !Alive(other)) return;
+    if (num_survivors_[contenders_[other].row] < 2) return;
+    if (worst < 0 || Before(worst, other)) worst = other;
+  };
+  for (const int32_t other : GroupOf(expert)) consider(other);
+  for (const int32_t other : rerouted_) consider(other);
   if (worst < 0) return false;
   const int32_t device = pair(worst).device;
   Evict(worst);
@@ -275,82 +305,64 @@ bool DomainRouter::TakePlaceOfAnother(int32_t c) {
 
 void DomainRouter::Restore(int32_t c, int32_t copy) {
   pair(c).fate = PairFate::kKept;
+  ++num_survivors_[contenders_[c].row];
   ++expert_loads_[pair(c).expert];
   SetDevice(c, copy);
 }
 
 void DomainRouter::ChooseByPosition() {
-  std::vector<int32_t> firsts(row_begin_.begin(), row_begin_.end() - 1);
-  std::sort(firsts.begin(), firsts.end(),
-            [&](int32_t a, int32_t b) { return token(a).position < token(b).position; });
-  std::vector<std::vector<int32_t>> kept(placement_.num_experts());
+  std::vector<int32_t> rows(num_rows());
+  std::iota(rows.begin(), rows.end(), 0);
+  const auto position = [&](int32_t r) { return token(row_begin_[r]).position; };
+  std::sort(rows.begin(), rows.end(),
+            [&](int32_t a, int32_t b) { return position(a) < position(b); });
   std::vector<int32_t> moved;  // rerouted pairs and overrides, in the order of the decisions
-  for (const int32_t first : firsts) {
-    const int32_t end = *std::upper_bound(row_begin_.begin(), row_begin_.end(), first);
-    std::vector<int32_t> evicted;
-    for (int32_t c = first; c < end; ++c) {
-      const int32_t expert = pair(c).expert;
-      if (expert_loads_[expert] < bounds_.expert_places[expert]) {
-        ++expert_loads_[expert];
-        kept[expert].push_back(c);
-      } else {
-        Evict(c);
-        evicted.push_back(c);
-      }
-    }
-    std::sort(evicted.begin(), evicted.end(), [&](int32_t a, int32_t b) { return Before(a, b); });
-    for (const int32_t c : evicted) {
-      RerouteOrDrop(c);
-      if (Alive(c)) moved.push_back(c);
-    }
-    if (NumSurvivors(first) > 0) continue;
-    if (policy_.coverage) {
-      decision_.overrides.push_back(contenders_[first].id);
-      Restore(first, placement_.copy_begin[pair(first).expert]);
-      moved.push_back(first);
+  for (const int32_t row : rows) ChooseByPosition(row, moved);
+  PlaceAgain(moved);
+}
+
+void DomainRouter::ChooseByPosition(int32_t row, std::vector<int32_t>& moved) {
+  const int32_t first = row_begin_[row];
+  evicted_.clear();
+  for (int32_t c = first; c < row_begin_[row + 1]; ++c) {
+    const int32_t expert = pair(c).expert;
+    if (expert_loads_[expert] < bounds_.expert_places[expert]) {
+      ++expert_loads_[expert];
     } else {
-      decision_.bare_rows.push_back(pair(first).row);
+      Evict(c);
+      evicted_.push_back(c);
     }
   }
-  PlaceAgain(kept, moved);
+  Sort(evicted_);
+  for (const int32_t c : evicted_) {
+    RerouteOrDrop(c);
+    if (Alive(c)) moved.push_back(c);
+  }
+  if (num_survivors_[row] > 0) return;
+  if (policy_.coverage) {
+    decision_.overrides.push_back(contenders_[first].id);
+    Restore(first, placement_.copy_begin[pair(first).expert]);
+    moved.push_back(first);
+  } else {
+    decision_.bare_rows.push_back(pair(first).row);
+  }
 }
 
 // Copies decide nothing within a block, so they are given out when all is decided: kept pairs
 // first, as everywhere.
-void DomainRouter::PlaceAgain(std::span<std::vector<int32_t>> kept,
-                              std::span<const int32_t> moved) {
+void DomainRouter::PlaceAgain(std::span<const int32_t> moved) {
   std::fill(copy_loads_.begin(), copy_loads_.end(), 0);
   std::fill(device_loads_.begin(), device_loads_.end(), 0);
-  for (size_t e = 0; e < kept.size(); ++e) {
-    std::sort(kept[e].begin(), kept[e].end(), [&](int32_t a, int32_t b) { return Before(a, b); });
-    PlaceKept(static_cast<int32_t>(e), kept[e]);
+
+  std::vector<uint8_t> is_moved(contenders_.size());
+  for (const int32_t c : moved) is_moved[c] = 1;
+  GroupByExpert([&](int32_t c) { return Alive(c) && is_moved[c] == 0; });
+  for (int32_t e = 0; e < placement_.num_experts(); ++e) {
+    if (placement_.devices_of(e).size() > 1) SortGroup(e);
+    PlaceKept(e, GroupOf(e));
   }
   for (const int32_t c : moved) {
     SetDevice(c, *FindCopy(pair(c).expert, token(c).home_device, [](int32_t) { return true; }));
-  }
-}
-
-void DomainRouter::Reweigh() {
-  for (size_t r = 0; r + 1 < row_begin_.size(); ++r) ReweighRow(row_begin_[r], row_begin_[r + 1]);
-}
-
-void DomainRouter::ReweighRow(int32_t first, int32_t end) {
-  float before = 0, after = 0;
-  bool whole = true;
-  for (int32_t c = first; c < end; ++c) {
-    const PairDecision& p = pair(c);
-    before += step_.scores.weight[step_.scores.At(p.row, contenders_[c].rank_idx)];
-    if (Alive(c)) after += p.weight;
-    whole = whole && p.fate == PairFate::kKept;
-  }
-  const bool scales = !whole && policy_.renormalise_after_drop && after != 0;
-  const float factor = scales ? std::min(before / after, policy_.max_renormalisation) : 1;
-  for (int32_t c = first; c < end; ++c) {
-    if (!Alive(c)) {
-      pair(c).weight = 0;
-    } else if (factor != 1) {
-      pair(c).weight *= factor;
-    }
   }
 }
 

@@ -20,6 +20,7 @@ struct PairDecision {
   float gate = 0;             // P of `expert`
   float chosen_gate = 0;      // P of `chosen_expert`
   float weight = 0;           // of the output of `expert`, after R16; 0: dropped
+  float chosen_weight = 0;    // g of `chosen_expert`
   PairFate fate = PairFate::kKept;
 };
 
