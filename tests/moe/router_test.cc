@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 #include <set>
+
+#include "tests/moe/random_step.h"
 
 namespace gatehouse {
 namespace {
@@ -82,6 +85,53 @@ TEST(RouteExactTest, KeepsEveryPairOnceWithItsWeight) {
   }
 }
 
+TEST(PlanOfTest, IsWholeAndReportsWhatWasDecided) {
+  std::mt19937 random(8);
+  for (int round = 0; round < 20000; ++round) {
+    RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
+    if (step.scores.num_rows > 0 && random() % 4 == 0) step.scores.row_failed[0] = 1;
+    const RouteDecision decision = step.Decide();
+    const RoutePlan plan = PlanOf(decision, step.scores);
+    ASSERT_TRUE(plan.Validate().ok()) << "round " << round << ": " << plan.Validate();
+    const RouteReport whole = Summarise(decision);
+    RouteReport sum;
+    for (int row = 0; row < plan.num_rows; ++row) {
+      const RouteReport of_row = ReportOf(plan, row, row + 1);
+      sum.assignments += of_row.assignments;
+      sum.kept += of_row.kept;
+      sum.rerouted += of_row.rerouted;
+      sum.dropped += of_row.dropped;
+      sum.overrides += of_row.overrides;
+      sum.gate_mass += of_row.gate_mass;
+      sum.gate_mass_kept += of_row.gate_mass_kept;
+    }
+    ASSERT_EQ(sum.assignments, whole.assignments) << "round " << round;
+    ASSERT_EQ(sum.kept, whole.kept);
+    ASSERT_EQ(sum.rerouted, whole.rerouted);
+    ASSERT_EQ(sum.dropped, whole.dropped);
+    ASSERT_EQ(sum.overrides, whole.overrides);
+    ASSERT_NEAR(sum.gate_mass, whole.gate_mass, 1e-5 * whole.gate_mass);
+    ASSERT_NEAR(sum.gate_mass_kept, whole.gate_mass_kept, 1e-5 * whole.gate_mass);
+    const auto marked = [&](RowMark mark) {
+      return std::count(plan.row_marks.begin(), plan.row_marks.end(), mark);
+    };
+    ASSERT_EQ(marked(RowMark::kOverride), static_cast<int64_t>(decision.overrides.size()));
+    ASSERT_EQ(marked(RowMark::kCovered), static_cast<int64_t>(decision.covered.size()));
+    ASSERT_EQ(marked(RowMark::kBare), static_cast<int64_t>(decision.bare_rows.size()));
+  }
+}
+
+TEST(ReportOfTest, CountsExactRowsWholeAndFailedOnesNot) {
+  const std::vector<uint8_t> failed = {0, 1, 0};
+  const RoutePlan plan = RouteExact(Choice(2, 1, {1, 0, 1}, {1, 0, 1}, failed));
+  const RouteReport report = ReportOf(plan, 0, 3);
+  EXPECT_EQ(report.assignments, 2);
+  EXPECT_EQ(report.kept, 2);
+  EXPECT_EQ(report.gate_mass, 1);
+  EXPECT_EQ(report.gate_mass_kept, 1);
+  EXPECT_TRUE(report.exact());
+}
+
 TEST(RoutePlanTest, ValidateNamesTheFirstFault) {
   const std::vector<uint8_t> none(2, 0);
   const RoutePlan good = RouteExact(Choice(3, 2, {2, 0, 0, 1}, {.7f, .3f, .6f, .4f}, none));
@@ -103,6 +153,23 @@ TEST(RoutePlanTest, ValidateNamesTheFirstFault) {
   broken = good;
   broken.token_begin.pop_back();
   EXPECT_EQ(message(broken), "route plan: token_begin has 2 entries, expected 3");
+  broken = good;
+  broken.slot_experts[1] = 1;
+  EXPECT_EQ(message(broken), "route plan: row 0 has expert 1 in a slot and no pair there");
+  broken = good;
+  broken.slot_experts[1] = -1;
+  EXPECT_EQ(message(broken), "route plan: row 0 sums 2 pairs of 1 slots");
+  broken = good;
+  broken.row_mass.clear();
+  EXPECT_EQ(message(broken), "route plan: 0 masses for 2 rows");
+  broken = good;
+  broken.slot_fates.assign(4, SlotFate::kKept);
+  EXPECT_EQ(message(broken), "route plan: 4 fates, 0 masses and 0 marks for 2 rows");
+  broken.row_mass_kept.assign(2, 0.5f);
+  broken.row_marks.assign(2, RowMark::kNone);
+  EXPECT_TRUE(broken.Validate().ok()) << broken.Validate();
+  broken.slot_fates[2] = SlotFate::kDropped;
+  EXPECT_EQ(message(broken), "route plan: slot 2 is not computed and has expert 0");
 }
 
 }  // namespace
