@@ -6,6 +6,7 @@
 #   deploy/quickstart.sh "In the beginning"    with yours
 #   deploy/quickstart.sh --keep                leaves a server running on 127.0.0.1:50051, or uses the one it left
 #   deploy/quickstart.sh --seed 7              another continuation
+#   deploy/quickstart.sh --model locmoe        another folder of models/ than demo
 set -euo pipefail
 # A proxy for the internet must not catch calls to this machine.
 export no_proxy=${no_proxy:+$no_proxy,}127.0.0.1,localhost
@@ -13,12 +14,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 prompt="It is a truth universally acknowledged, that"
 seed=4
+model=demo
 keep=
 while [ $# -gt 0 ]; do
   case $1 in
     --keep) keep=1 ;;
     --seed) seed=${2:?"quickstart: --seed needs a number"}; shift ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --model) model=${2:?"quickstart: --model needs a folder of models/"}; shift ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     -*) echo "quickstart: unknown flag $1 (see --help)" >&2; exit 2 ;;
     *) prompt=$1 ;;
   esac
@@ -29,7 +32,8 @@ say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
 
 bin=$root/build/cpu/bin
-run_dir=$root/build/quickstart
+[ -f "$root/models/$model/config.json" ] || fail "models/$model: no such model"
+run_dir=$root/build/quickstart/$model
 [ -z "$keep" ] || run_dir+=/kept # of a server that still runs when another quickstart begins
 mkdir -p "$run_dir"
 ready_file=$run_dir/ready.json
@@ -70,7 +74,7 @@ read_ready_file() {
 start_server() {
   rm -f "$ready_file"
   # Its own session: Ctrl-C here goes to the client, and this script stops the server in order.
-  setsid "$bin/gatehouse-server" --model "$root/models/demo" --listen "$1" --metrics-listen "$2" \
+  setsid "$bin/gatehouse-server" --model "$root/models/$model" --listen "$1" --metrics-listen "$2" \
     --ready-file "$ready_file" </dev/null >"$log" 2>&1 &
   server_pid=$!
   for ((i = 0; i < 600; ++i)); do
@@ -89,7 +93,7 @@ start_server() {
   echo "serves on $target, metrics on http://$metrics/metrics"
 }
 
-say "Server on models/demo"
+say "Server on models/$model"
 # With --keep the default port, so that clients find it; else any free one, so that nothing is in the way.
 kept_target=127.0.0.1:50051
 if [ -z "$keep" ]; then

@@ -178,6 +178,19 @@ struct AttentionArgs {  // causal, over the cache, which holds this step's keys 
   MatrixView<float> out;  // [num_rows, num_heads * kv.shape.value_dim()]
 };
 
+struct BlockMeansArgs {  // out[r][i] = mean of part i of row r, of as many equal parts as out has
+                         // columns: x times the rows of grouped average pooling
+  MatrixView<const float> x;  // [num_rows, n], n a multiple of out.num_cols
+  MatrixView<float> out;
+};
+
+struct CosinesArgs {  // dots[r][i] /= (|x[r]| + 1e-9) * norms[i]; 0 where norms[i] is 0 (rule
+                      // R5); not finite where |x[r]|^2 is not
+  MatrixView<const float> x;     // [num_rows, n]
+  const float* norms = nullptr;  // [num_cols] of what x was multiplied by
+  MatrixView<float> dots;        // [num_rows, num_cols]
+};
+
 enum class GateScore {  // P of rule R4
   kSoftmax,             // softmax over all experts
   kSoftmaxOfChosen,     // softmax over the chosen ones
@@ -190,6 +203,7 @@ enum class GroupScore { kLargest, kSumOfTwoLargest };  // of the selection value
 // there is a bias.
 struct GateRecipe {
   GateScore score = GateScore::kSoftmax;
+  float logit_scale = 1;  // of the logits in P; the selection takes them as they are
   int top_k = 0;
   bool renormalise = false;  // P / (sum of the chosen P + 1e-20)
   float scale = 1;           // of the weights, last
@@ -333,6 +347,8 @@ class Backend {
   virtual void LatentToCache(const LatentToCacheArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   virtual void RowNorms(const RowNormsArgs& args) = 0;
+  virtual void BlockMeans(const BlockMeansArgs& args) = 0;
+  virtual void Cosines(const CosinesArgs& args) = 0;
   virtual void GateTopK(const GateTopKArgs& args) = 0;
   virtual void ExpertFfn(const ExpertFfnArgs& args) = 0;
   virtual void Combine(const CombineArgs& args) = 0;

@@ -164,6 +164,17 @@ inline void CheckArgs(const RowNormsArgs& args) {
       << args.out.size() << " and " << args.x.num_rows;
 }
 
+inline void CheckArgs(const BlockMeansArgs& args) {
+  GATEHOUSE_CHECK(args.out.num_cols >= 1 && args.x.num_cols % args.out.num_cols == 0)
+      << args.x.num_cols << " in " << args.out.num_cols << " parts";
+  CheckView(args.x, args.out.num_rows, args.x.num_cols);
+}
+
+inline void CheckArgs(const CosinesArgs& args) {
+  CheckView(args.x, args.dots.num_rows, args.x.num_cols);
+  GATEHOUSE_CHECK(args.norms != nullptr);
+}
+
 inline void CheckArgs(const GateTopKArgs& args) {
   const GateRecipe& recipe = args.recipe;
   const int64_t num_experts = args.logits.num_cols, top_k = recipe.top_k;
@@ -175,6 +186,10 @@ inline void CheckArgs(const GateTopKArgs& args) {
   GATEHOUSE_CHECK(top_k >= 1 && top_k <= group_size * recipe.num_open_groups)
       << top_k << " of " << recipe.num_open_groups << " groups of " << group_size;
   GATEHOUSE_CHECK(args.choice_bias == nullptr || recipe.score != GateScore::kSoftmaxOfChosen);
+  // Softmax over the chosen alone has no use for it.
+  GATEHOUSE_CHECK(recipe.logit_scale > 0 &&
+                  (recipe.logit_scale == 1 || recipe.score != GateScore::kSoftmaxOfChosen))
+      << recipe.logit_scale;
   const int64_t num_ranked = args.expert_ids.num_cols;
   GATEHOUSE_CHECK(num_ranked >= top_k && num_ranked <= num_experts)
       << num_ranked << " ranks of " << num_experts << ", top " << top_k;

@@ -147,7 +147,9 @@ void GroupAttention(const ModelConfig& config, const Lookup& find, LayerTensors&
 
 void GroupMoe(const ModelConfig& config, const Lookup& find, LayerTensors& layer) {
   const TensorNames& names = config.tensor_names;
-  layer.router = find.OfLayer(names.router);
+  layer.is_moe = true;
+  if (!names.router.empty()) layer.router = find.OfLayer(names.router);
+  layer.gate_by_cosine = config.moe.gate_by_cosine;
   if (!names.router_bias.empty()) layer.router_bias = find.OfLayer(names.router_bias);
   if (!names.choice_bias.empty()) layer.choice_bias = find.OfLayer(names.choice_bias);
   if (names.expert_layout == ExpertLayout::kSeparate) {
@@ -236,7 +238,7 @@ WeightFormat FormatOf(std::initializer_list<const NamedTensor*> tensors,
 }
 
 WeightFormat FormatOfExperts(const LayerTensors& layer, const WeightFormats& formats) {
-  const std::optional<WeightFormat> wanted = layer.is_moe() ? formats.experts : formats.dense;
+  const std::optional<WeightFormat> wanted = layer.is_moe ? formats.experts : formats.dense;
   for (const ExpertTensors& expert : layer.experts) {
     const WeightFormat format = FormatOf({&expert.gate, &expert.up, &expert.down}, wanted);
     if (format == WeightFormat::kF32) return format;
@@ -273,8 +275,13 @@ WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& for
     bytes.dense += VectorBytes(layer);
     const auto ffn_bytes = static_cast<int64_t>(backend.PackedExpertsBytes(
         ShapeOf(layer.experts.front(), layer.experts.size()), FormatOfExperts(layer, formats)));
-    (layer.is_moe() ? bytes.experts : bytes.dense) += ffn_bytes;
-    if (layer.is_moe()) bytes.dense += stacked_bytes({&layer.router}, FormatOfRouter(layer));
+    (layer.is_moe ? bytes.experts : bytes.dense) += ffn_bytes;
+    if (!layer.router.name.empty()) {
+      bytes.dense += stacked_bytes({&layer.router}, FormatOfRouter(layer));
+    }
+    if (layer.gate_by_cosine) {
+      bytes.dense += static_cast<int64_t>(layer.experts.size() * sizeof(float));
+    }
     if (!layer.has_shared()) continue;
     bytes.dense += static_cast<int64_t>(
         backend.PackedExpertsBytes(ShapeOf(layer.shared, 1), FormatOfShared(layer, formats)));
@@ -295,7 +302,7 @@ WeightFormatNames NameFormats(const ModelTensors& tensors, const WeightFormats& 
     for (const NamedTensor* matrix : AloneMatrices(layer)) {
       dense.insert(FormatOf({matrix}, formats.dense));
     }
-    (layer.is_moe() ? experts : dense).insert(FormatOfExperts(layer, formats));
+    (layer.is_moe ? experts : dense).insert(FormatOfExperts(layer, formats));
     if (layer.has_shared()) dense.insert(FormatOfShared(layer, formats));
   }
   const auto join = [](const std::set<WeightFormat>& used) {

@@ -40,13 +40,14 @@ struct LayerTensors {
   NamedTensor q_norm, k_norm, sinks;
   LatentTensors latent;
   NamedTensor ffn_norm;
-  NamedTensor router;  // empty: a dense layer
+  bool is_moe = false;  // else dense
+  NamedTensor router;   // empty: the gate has no stored rows
   NamedTensor router_bias, choice_bias;
+  bool gate_by_cosine = false;
   std::vector<ExpertTensors> experts;  // of a dense layer one
   ExpertTensors shared;
   NamedTensor shared_scale;
   bool is_latent() const { return !latent.kv_up.name.empty(); }
-  bool is_moe() const { return !router.name.empty(); }
   bool has_shared() const { return !shared.gate.name.empty(); }
 };
 struct ModelTensors {

@@ -107,7 +107,8 @@ ParameterCount CountParameters(const ModelConfig& config) {
   const int64_t intermediate = config.moe.intermediate_size;
   int64_t expert = 3 * hidden * intermediate;
   if (!names.expert_gate_up_bias.empty()) expert += 2 * intermediate + hidden;
-  int64_t moe_layer = config.moe.num_experts * hidden;  // router and shared expert
+  int64_t moe_layer = 0;  // router and shared expert
+  if (!names.router.empty()) moe_layer += config.moe.num_experts * hidden;
   if (!names.router_bias.empty()) moe_layer += config.moe.num_experts;
   if (!names.choice_bias.empty()) moe_layer += config.moe.num_experts;
   moe_layer += 3 * hidden * config.moe.shared_intermediate_size;

@@ -52,10 +52,18 @@ struct AttentionConfig {
   RopeConfig rope;
 };
 
+// What a gate multiplies a row by.
+enum class GateRows {
+  kLearned,     // a matrix of the checkpoint
+  kBlockMeans,  // nothing stored: expert i averages part i of the channels (GrAP)
+};
+
 struct MoeConfig {
   int32_t num_experts = 0;        // 0: no layer has any
   int32_t intermediate_size = 0;  // of each expert
   GateRecipe gate;                // its top_k <= num_experts
+  GateRows gate_rows = GateRows::kLearned;
+  bool gate_by_cosine = false;  // the gate's logits are cosines, not products
   ActivationOptions activation;
   int32_t shared_intermediate_size = 0;  // of the expert that every row goes to; 0: none
 };

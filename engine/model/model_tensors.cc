@@ -104,7 +104,9 @@ void VisitFfn(const ModelConfig& config, int32_t layer, const Visit& visit) {
     visit_mlp(names.dense_gate, names.dense_up, names.dense_down, config.dense_intermediate_size);
     return;
   }
-  visit(LayerTensor(names.router, layer), {config.moe.num_experts, hidden});
+  if (!names.router.empty()) {
+    visit(LayerTensor(names.router, layer), {config.moe.num_experts, hidden});
+  }
   if (!names.router_bias.empty()) {
     visit(LayerTensor(names.router_bias, layer), {config.moe.num_experts});
   }
@@ -136,6 +138,19 @@ absl::Status CheckTied(const Checkpoint& checkpoint, const ModelConfig& config) 
                       checkpoint.FileOf(name), name, config.tensor_names.embedding));
 }
 
+// A gate that has no rows of its own would pass over stored ones in silence.
+absl::Status CheckNoRouter(const Checkpoint& checkpoint, const ModelConfig& config) {
+  if (config.tensor_names.refused_router.empty()) return absl::OkStatus();
+  for (int32_t layer = 0; layer < config.num_layers; ++layer) {
+    const std::string name = LayerTensor(config.tensor_names.refused_router, layer);
+    if (!checkpoint.Has(name)) continue;
+    return absl::FailedPreconditionError(
+        absl::StrFormat("%s: %s: got a tensor, expected none: this gate has no stored rows",
+                        checkpoint.FileOf(name), name));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void ForEachTensor(const ModelConfig& config, const Visit& visit) {
@@ -165,6 +180,7 @@ absl::StatusOr<TensorViews> FindTensors(const Checkpoint& checkpoint, const Mode
   });
   GATEHOUSE_RETURN_IF_ERROR(status);
   GATEHOUSE_RETURN_IF_ERROR(CheckTied(checkpoint, config));
+  GATEHOUSE_RETURN_IF_ERROR(CheckNoRouter(checkpoint, config));
   return views;
 }
 

@@ -40,6 +40,7 @@ struct TensorNames {
 
   std::string dense_gate, dense_up, dense_down;  // gate, up [intermediate, hidden]
   std::string router;                            // [num_experts, hidden]
+  std::string refused_router;                    // a file that holds it is refused
   std::string router_bias;                       // [num_experts], part of the logit
   std::string choice_bias;                       // [num_experts], sways the choice alone
 

@@ -15,11 +15,21 @@
 namespace gatehouse {
 namespace {
 
-// |row r|
-float RowNorm(const WeightView& view, int64_t r) {
-  double sum = 0;
-  for (int64_t c = 0; c < view.num_cols; ++c) sum += double{view.at(r, c)} * view.at(r, c);
-  return static_cast<float>(std::sqrt(sum));
+// Of what the gate multiplies by. A row of block means holds n / hidden in hidden / n places, of n
+// experts.
+std::vector<float> GateRowNorms(const LayerTensors& layer) {
+  const auto num_experts = static_cast<int64_t>(layer.experts.size());
+  const WeightView& rows = layer.router.view;
+  std::vector<float> norms;
+  for (int64_t e = 0; e < num_experts; ++e) {
+    double sum = 0;
+    for (int64_t c = 0; c < rows.num_cols; ++c) sum += double{rows.at(e, c)} * rows.at(e, c);
+    if (layer.router.name.empty()) {
+      sum = static_cast<double>(num_experts) / static_cast<double>(layer.ffn_norm.view.num_cols);
+    }
+    norms.push_back(static_cast<float>(std::sqrt(sum)));
+  }
+  return norms;
 }
 
 class Loader {
@@ -160,11 +170,15 @@ class Loader {
                                                                const LayerTensors& layer) {
     GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> experts,
                                Experts(layer.experts, FormatOfExperts(layer, formats_)));
-    if (!layer.is_moe()) return DenseMlp(backend_, std::move(experts));
+    if (!layer.is_moe) return DenseMlp(backend_, std::move(experts));
     GateWeights gate;
-    GATEHOUSE_ASSIGN_OR_RETURN(gate.router, Stacked({&layer.router}, FormatOfRouter(layer)));
-    const WeightView& router = layer.router.view;
-    for (int64_t e = 0; e < router.num_rows; ++e) gate.router_norms.push_back(RowNorm(router, e));
+    if (!layer.router.name.empty()) {
+      GATEHOUSE_ASSIGN_OR_RETURN(gate.router, Stacked({&layer.router}, FormatOfRouter(layer)));
+    }
+    gate.row_norms = GateRowNorms(layer);
+    if (layer.gate_by_cosine) {
+      GATEHOUSE_ASSIGN_OR_RETURN(gate.cosine_norms, Upload(gate.row_norms));
+    }
     GATEHOUSE_ASSIGN_OR_RETURN(gate.logit_bias, Vectors({&layer.router_bias}));
     const WeightView& bias = layer.router_bias.view;
     for (int64_t e = 0; e < bias.num_cols; ++e) gate.host_logit_bias.push_back(bias.at(0, e));

@@ -7,10 +7,16 @@ namespace gatehouse {
 
 MatrixView<float> Gate::ComputeLogits(MatrixView<const float> x, MatrixView<float> logits) const {
   const MatrixView<float> scores = logits.FirstRows(x.num_rows);
-  backend_.Gemm({.x = x,
-                 .weights = weights_.router.get(),
-                 .bias = weights_.logit_bias.as<float>(),
-                 .out = scores});
+  if (weights_.router == nullptr) {
+    backend_.BlockMeans({.x = x, .out = scores});
+  } else {
+    backend_.Gemm({.x = x,
+                   .weights = weights_.router.get(),
+                   .bias = weights_.logit_bias.as<float>(),
+                   .out = scores});
+  }
+  const float* norms = weights_.cosine_norms.as<float>();
+  if (norms != nullptr) backend_.Cosines({.x = x, .norms = norms, .dots = scores});
   return scores;
 }
 
@@ -80,10 +86,12 @@ void Gate::ShareAffinities(GateScores& scores, int row) const {
 }
 
 void Gate::CosineAffinities(GateScores& scores, int row, const float* logits, float norm) const {
+  const bool logits_are_cosines = weights_.cosine_norms.as<float>() != nullptr;
   for (int i = 0; i < scores.num_ranked; ++i) {
     const int32_t expert = scores.ranked_ids[scores.At(row, i)];
     if (expert < 0) break;
-    const double length = (double{norm} + 1e-9) * weights_.router_norms[expert];
+    const double length =
+        logits_are_cosines ? 1 : (double{norm} + 1e-9) * weights_.row_norms[expert];
     const double bias = weights_.host_logit_bias.empty() ? 0 : weights_.host_logit_bias[expert];
     const double cosine = length == 0 ? 0 : (logits[expert] - bias) / length;
     if (!std::isfinite(norm) || !std::isfinite(cosine)) scores.row_failed[row] = 1;

@@ -14,8 +14,9 @@
 namespace gatehouse {
 
 struct GateWeights {
-  std::unique_ptr<PackedMatrix> router;  // [num_experts, hidden]
-  std::vector<float> router_norms;       // [num_experts] |w|
+  std::unique_ptr<PackedMatrix> router;  // [num_experts, hidden]; null: means of blocks (GrAP)
+  std::vector<float> row_norms;          // [num_experts] |w|
+  Buffer cosine_norms;                   // the same or empty; given: logits are cosines
   Buffer logit_bias;                     // [num_experts] or empty: part of the logit
   std::vector<float> host_logit_bias;    // the same, for the cosine, which is without it
   Buffer choice_bias;                    // [num_experts] or empty: sways the choice, not the weight
@@ -54,7 +55,7 @@ class Gate {
                    std::span<uint8_t> row_failed) const;
 
   int top_k() const { return recipe_.top_k; }
-  int num_experts() const { return static_cast<int>(weights_.router->num_outputs()); }
+  int num_experts() const { return static_cast<int>(weights_.row_norms.size()); }
 
  private:
   MatrixView<float> ComputeLogits(MatrixView<const float> x, MatrixView<float> logits) const;

@@ -79,6 +79,12 @@ void CpuBackend::RowNorms(const RowNormsArgs& args) {
   Do([&](Machine machine) { cpu::RowNorms(machine, args); });
 }
 
+void CpuBackend::BlockMeans(const BlockMeansArgs& args) {
+  Do([&](Machine machine) { cpu::BlockMeans(machine, args); });
+}
+void CpuBackend::Cosines(const CosinesArgs& args) {
+  Do([&](Machine machine) { cpu::Cosines(machine, args); });
+}
 void CpuBackend::GateTopK(const GateTopKArgs& args) {
   Do([&](Machine machine) { cpu::GateTopK(machine, args); });
 }

@@ -45,6 +45,8 @@ class CpuBackend final : public Backend {
   void LatentToCache(const LatentToCacheArgs& args) override;
   void Attention(const AttentionArgs& args) override;
   void RowNorms(const RowNormsArgs& args) override;
+  void BlockMeans(const BlockMeansArgs& args) override;
+  void Cosines(const CosinesArgs& args) override;
   void GateTopK(const GateTopKArgs& args) override;
   void ExpertFfn(const ExpertFfnArgs& args) override;
   void Combine(const CombineArgs& args) override;

@@ -26,13 +26,15 @@ void QkvToCache(Machine machine, const BatchLayout& layout,
 void LatentToCache(Machine machine, const BatchLayout& layout,
                    const LatentToCacheArgs& args);  // norm_rope.cc
 void Attention(Machine machine, const BatchLayout& layout,
-               const AttentionArgs& args);                   // attention.cc
-void RowNorms(Machine machine, const RowNormsArgs& args);    // norm_rope.cc
-void GateTopK(Machine machine, const GateTopKArgs& args);    // gate.cc
-void ExpertFfn(Machine machine, const ExpertFfnArgs& args);  // grouped_gemm.cc
-void Combine(Machine machine, const CombineArgs& args);      // permute.cc
-void Add(Machine machine, const AddArgs& args);              // add.cc
-void Sample(Machine machine, const SampleArgs& args);        // sample.cc
+               const AttentionArgs& args);                     // attention.cc
+void RowNorms(Machine machine, const RowNormsArgs& args);      // norm_rope.cc
+void BlockMeans(Machine machine, const BlockMeansArgs& args);  // cosine.cc
+void Cosines(Machine machine, const CosinesArgs& args);        // cosine.cc
+void GateTopK(Machine machine, const GateTopKArgs& args);      // gate.cc
+void ExpertFfn(Machine machine, const ExpertFfnArgs& args);    // grouped_gemm.cc
+void Combine(Machine machine, const CombineArgs& args);        // permute.cc
+void Add(Machine machine, const AddArgs& args);                // add.cc
+void Sample(Machine machine, const SampleArgs& args);          // sample.cc
 
 size_t KvBlockBytes(const KvShape& shape);  // attention.cc
 

@@ -113,7 +113,12 @@ void ChooseExperts(const RowKernels& kernels, const GateTopKArgs& args, int64_t 
   float* gate = args.gate.data == nullptr ? weights : args.gate.row(row);
   float* p = scratch.p.data();
   const bool is_sigmoid = recipe.score == GateScore::kSigmoid;
-  if (!(is_sigmoid ? kernels.sigmoid : kernels.softmax)(logits, p, num_experts)) {
+  const float* scaled = logits;
+  if (recipe.logit_scale != 1) {
+    for (int64_t e = 0; e < num_experts; ++e) p[e] = recipe.logit_scale * logits[e];
+    scaled = p;
+  }
+  if (!(is_sigmoid ? kernels.sigmoid : kernels.softmax)(scaled, p, num_experts)) {
     return FailRow(args, row);
   }
   const float* selection = is_sigmoid ? p : logits;

@@ -17,21 +17,29 @@ inline void ForEachEight(int64_t n, const Part& part) {
   for (int64_t c = 0; c < n; c += 8) part(c, n - c < 8 ? static_cast<int>(n - c) : 8);
 }
 
-template <typename V>
-float SumSquares(const float* x, int64_t n) {
-  V sums[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};  // four chains hide the latency
+// Sum of part(lanes, chain) over the row, where part adds eight columns to its chain: four chains
+// hide the latency.
+template <typename V, typename Part>
+float SumRow(const float* x, int64_t n, const Part& part) {
+  V sums[4] = {V::Zero(), V::Zero(), V::Zero(), V::Zero()};
   int64_t c = 0;
   for (; c + 32 <= n; c += 32) {
-    for (int i = 0; i < 4; ++i) {
-      const V part = V::Load(x + c + i * 8);
-      sums[i] = Fma(part, part, sums[i]);
-    }
+    for (int i = 0; i < 4; ++i) sums[i] = part(V::Load(x + c + i * 8), sums[i]);
   }
   ForEachEight(n - c, [&](int64_t i, int count) {
-    const V part = V::LoadFirst(x + c + i, count);
-    sums[0] = Fma(part, part, sums[0]);
+    sums[0] = part(V::LoadFirst(x + c + i, count), sums[0]);
   });
   return ReduceAdd(Add(Add(sums[0], sums[1]), Add(sums[2], sums[3])));
+}
+
+template <typename V>
+float SumOf(const float* x, int64_t n) {
+  return SumRow<V>(x, n, [](V lanes, V sum) { return Add(sum, lanes); });
+}
+
+template <typename V>
+float SumSquares(const float* x, int64_t n) {
+  return SumRow<V>(x, n, [](V lanes, V sum) { return Fma(lanes, lanes, sum); });
 }
 
 template <typename V>
@@ -105,7 +113,8 @@ void CombineRow(const CombineTile& tile) {
 
 template <typename V>
 constexpr RowKernels MakeRowKernels() {
-  return {.sum_squares = SumSquares<V>,
+  return {.sum = SumOf<V>,
+          .sum_squares = SumSquares<V>,
           .rms_norm = RmsNormRow<V>,
           .rotate = RotateHead<V>,
           .softmax = SoftmaxRow<V>,

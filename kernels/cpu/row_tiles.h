@@ -17,6 +17,7 @@ struct CombineTile {
 };
 
 struct RowKernels {
+  float (*sum)(const float* x, int64_t n);
   float (*sum_squares)(const float* x, int64_t n);
   // out = x / sqrt(mean(x^2) + eps) * weight; out may be x.
   void (*rms_norm)(const float* x, const float* weight, float eps, float* out, int64_t n);

@@ -10,12 +10,12 @@ namespace gatehouse {
 namespace {
 
 // e^z over the sum of e^z of `among`, for every z.
-std::vector<double> SoftmaxAmong(std::span<const float> logits, std::span<const int32_t> among) {
+std::vector<double> SoftmaxAmong(std::span<const double> logits, std::span<const int32_t> among) {
   double largest = -INFINITY, total = 0;
-  for (const int32_t e : among) largest = std::max(largest, double{logits[e]});
+  for (const int32_t e : among) largest = std::max(largest, logits[e]);
   for (const int32_t e : among) total += std::exp(logits[e] - largest);
   std::vector<double> p;
-  for (const float z : logits) p.push_back(std::exp(z - largest) / total);
+  for (const double z : logits) p.push_back(std::exp(z - largest) / total);
   return p;
 }
 
@@ -51,9 +51,11 @@ void ChooseExperts(const GateTopKArgs& args, int64_t row) {
   const std::span<const float> z(args.logits.row(row), args.logits.num_cols);
   std::vector<int32_t> all(z.size());
   std::iota(all.begin(), all.end(), 0);
-  std::vector<double> p = SoftmaxAmong(z, all);
+  std::vector<double> scaled;
+  for (const float value : z) scaled.push_back(double{recipe.logit_scale} * value);
+  std::vector<double> p = SoftmaxAmong(scaled, all);
   if (recipe.score == GateScore::kSigmoid) {
-    for (size_t e = 0; e < z.size(); ++e) p[e] = 1 / (1 + std::exp(-double{z[e]}));
+    for (size_t e = 0; e < z.size(); ++e) p[e] = 1 / (1 + std::exp(-scaled[e]));
   }
   std::vector<float> selection(z.begin(), z.end());
   if (recipe.score == GateScore::kSigmoid || args.choice_bias != nullptr) {
@@ -65,7 +67,7 @@ void ChooseExperts(const GateTopKArgs& args, int64_t row) {
   std::vector<int32_t> ranking = RankOpen(recipe, selection);
   const std::vector<int32_t> chosen(ranking.begin(), ranking.begin() + recipe.top_k);
   ranking.resize(args.expert_ids.num_cols, -1);
-  if (recipe.score == GateScore::kSoftmaxOfChosen) p = SoftmaxAmong(z, chosen);
+  if (recipe.score == GateScore::kSoftmaxOfChosen) p = SoftmaxAmong(scaled, chosen);
   double sum = 0;
   for (const int32_t e : chosen) sum += p[e];
   const double divisor = recipe.renormalise ? sum + 1e-20 : 1.0;

@@ -20,6 +20,7 @@ import sys
 
 from deepseek_cases import DEEPSEEK_CASES
 from family_cases import FAMILY_CASES
+from locmoe_cases import LOCMOE_CASES
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20251122
@@ -102,8 +103,7 @@ CASES = {
                     norm_topk_prob=True, tie_word_embeddings=False, rope_parameters=DEFAULT_ROPE)),
 }
 
-CASES.update(FAMILY_CASES)
-CASES.update(DEEPSEEK_CASES)
+CASES |= FAMILY_CASES | DEEPSEEK_CASES | LOCMOE_CASES
 
 # Text for the tokenizers: enough for a hundred merges or two.
 TOKENIZER_TEXT = [
@@ -404,8 +404,7 @@ def make_case(name, case, seed, tokenizer_is_qwen):
     assert model.config._attn_implementation == "eager"
     recorder = RouterRecorder(model.eval())
 
-    rng = random.Random(seed)
-    prompts, largest_difference = [], 0.0
+    rng, prompts, largest_difference = random.Random(seed), [], 0.0
     for length in PROMPT_LENGTHS:
         for attempt in range(4000):
             prompt = [rng.randrange(1, vocab_size) for _ in range(length)]
@@ -429,6 +428,17 @@ def make_case(name, case, seed, tokenizer_is_qwen):
     size = sum(p.stat().st_size for p in case_files(case_dir))
     print(f"{name}: {size // 1024} KiB, min token gap {min(p['min_token_gap'] for p in prompts):.3f}, "
           f"self difference {largest_difference:.1e}", flush=True)
+
+
+def make_case_by_numpy(name, case, seed, tokenizer_is_qwen):
+    from locmoe_oracle import make_locmoe_golden
+    shutil.rmtree(HERE / name, ignore_errors=True)
+    (HERE / name).mkdir()
+    samples = make_tokenizer(HERE / name / "tokenizer.json", case["config"]["vocab_size"], tokenizer_is_qwen)
+    limits = dict(prompt_lengths=PROMPT_LENGTHS, num_tokens=NUM_TOKENS, num_top=NUM_TOP, token_gap=MIN_TOKEN_GAP,
+                  router_gap=MIN_ROUTER_GAP, slot_gap=MIN_SLOT_GAP, mistake=MIN_MISTAKE)
+    golden = make_locmoe_golden(name, case, seed, HERE / name, samples, limits)
+    (HERE / name / "golden.json").write_text(one_prompt_value_a_line(golden))
 
 
 def one_prompt_value_a_line(golden):
@@ -480,7 +490,8 @@ def main():
     transformers.logging.disable_progress_bar()
     for index, (name, case) in enumerate(CASES.items()):
         if not args.cases or name in args.cases:
-            make_case(name, case, SEED + index, tokenizer_is_qwen=index % 2 == 0)
+            make = make_case_by_numpy if name in LOCMOE_CASES else make_case
+            make(name, case, SEED + index, tokenizer_is_qwen=index % 2 == 0)
     write_manifest()
     return 0
 

@@ -1,4 +1,4 @@
-"""What transformers computed (tests/golden, models/demo) comes out of a real server over gRPC."""
+"""What transformers computed (tests/golden, models) comes out of a real server over gRPC."""
 import json
 import pathlib
 import unittest
@@ -66,12 +66,16 @@ class GoldenTest(unittest.TestCase):
         for value, want in zip(values, expected):
             self.assertAlmostEqual(value, want, delta=tolerance)
 
-    def test_demo_model(self):
-        with Server() as server:
-            for case in json.loads((DEMO_MODEL / "golden.json").read_text())["cases"]:
-                request = pb.GenerateRequest(text=case["prompt"], sampling=pb.Sampling(temperature=0),
-                                             stop=pb.Stop(max_new_tokens=len(case["greedy"]), ignore_eos=True))
-                self.assertEqual(generate(server, request).ids, case["greedy"], case["prompt"])
+    def test_shipped_models(self):
+        for folder in (DEMO_MODEL, DEMO_MODEL.parent / "locmoe"):
+            with self.subTest(model=folder.name), Server(model=folder) as server:
+                self.check_shipped_model(server, folder)
+
+    def check_shipped_model(self, server, folder):
+        for case in json.loads((folder / "golden.json").read_text())["cases"]:
+            request = pb.GenerateRequest(text=case["prompt"], sampling=pb.Sampling(temperature=0),
+                                         stop=pb.Stop(max_new_tokens=len(case["greedy"]), ignore_eos=True))
+            self.assertEqual(generate(server, request).ids, case["greedy"], case["prompt"])
 
 
 if __name__ == "__main__":

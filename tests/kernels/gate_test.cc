@@ -109,6 +109,7 @@ TEST(GateTopKTest, AgreesWithTheReferenceInEveryRecipe) {
       for (const int num_groups : {1, 2, 5, 10}) {
         for (const int n : {20, 60, 160}) {
           GateRecipe recipe{.score = score,
+                            .logit_scale = score == GateScore::kSoftmax ? 0.3f : 1.0f,
                             .top_k = std::min(6, n / num_groups),
                             .renormalise = n == 60,
                             .scale = 2.5f,

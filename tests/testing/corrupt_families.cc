@@ -38,6 +38,11 @@ json GptOss() {
   return TinyConfig("gpt_oss", {{"num_local_experts", 4}, {"head_dim", 8}, {"sliding_window", 9}});
 }
 
+json LocMoe(const char* gate = "grap") {
+  return TinyConfig("gatehouse_locmoe",
+                    {{"num_experts", 4}, {"moe_intermediate_size", 20}, {"gate", gate}});
+}
+
 CorruptCheckpoint KeyCase(json intact, std::string key, json value, std::string fragment) {
   const std::string name = key + " " + value.dump();
   return {intact["model_type"],
@@ -80,6 +85,22 @@ CorruptCheckpoint ShapeCase(json intact, const std::string& tensor, std::vector<
                     });
 }
 
+CorruptCheckpoint StrayCase(json intact, const std::string& tensor, std::vector<int64_t> shape,
+                            std::string fragment) {
+  const std::string name = "model.layers.1." + tensor;
+  return {intact["model_type"],
+          tensor + ": " + fragment,
+          kWeights,
+          name + ": " + fragment,
+          [name, shape = std::move(shape)](CheckpointToWrite& checkpoint) {
+            GATEHOUSE_CHECK(checkpoint.tensors.count(name) == 0) << name;
+            const int64_t num_bytes = shape[0] * shape[1] * static_cast<int64_t>(sizeof(float));
+            checkpoint.tensors[name] = {"F32", shape, std::string(num_bytes, '\0')};
+          },
+          {},
+          std::move(intact)};
+}
+
 CorruptCheckpoint NanCase(json intact, const std::string& tensor, std::string fragment) {
   return TensorCase(std::move(intact), tensor, std::move(fragment),
                     [](TensorsToWrite& tensors, const std::string& name) {
@@ -119,6 +140,8 @@ std::vector<CorruptCheckpoint> KeyCases() {
       KeyCase(GptOss(), "layer_types", json::array(), "expected one for each of 2 layers"),
       KeyCase(GptOss(), "swiglu_limit", 0, "swiglu_limit: got 0, expected a number from"),
       KeyCase(GptOss(), "rope_scaling", {{"rope_type", "longrope"}}, "got \"longrope\""),
+      KeyCase(LocMoe(), "gate", "pooled", "gate: got \"pooled\", expected grap or learned"),
+      KeyCase(LocMoe(), "num_experts", 3, "expected a divisor of hidden_size (32)"),
       KeyCase(GptOss(), "quantization_config", {{"quant_method", "mxfp4"}}, "quantization_config"),
   };
 }
@@ -151,6 +174,8 @@ std::vector<CorruptCheckpoint> TensorCases() {
       MissingCase(GptOss(), "self_attn.sinks", "[4]"),
       MissingCase(GptOss(), "self_attn.o_proj.bias", "[32]"),
       NanCase(GptOss(), experts + "gate_up_proj_bias", "got a NaN at value 191 of [4, 48]"),
+      MissingCase(LocMoe("learned"), "mlp.gate.weight", "[4, 32]"),
+      StrayCase(LocMoe(), "mlp.gate.weight", {4, 32}, "got a tensor, expected none"),
       NanCase(GptOss(), "self_attn.sinks", "got a NaN at value 3 of [4]"),
   };
 }
@@ -158,7 +183,7 @@ std::vector<CorruptCheckpoint> TensorCases() {
 }  // namespace
 
 std::vector<json> TinyFamilyConfigs() {
-  return {Mixtral(), Qwen2Moe(), Olmoe(), Granite(), GptOss()};
+  return {Mixtral(), Qwen2Moe(), Olmoe(), Granite(), GptOss(), LocMoe()};
 }
 
 std::vector<CorruptCheckpoint> CorruptFamilies() {

@@ -50,6 +50,8 @@ class NullBackend final : public Backend {
   void LatentToCache(const LatentToCacheArgs&) override {}
   void Attention(const AttentionArgs&) override {}
   void RowNorms(const RowNormsArgs&) override {}
+  void BlockMeans(const BlockMeansArgs&) override {}
+  void Cosines(const CosinesArgs&) override {}
   void GateTopK(const GateTopKArgs& args) override;
   void ExpertFfn(const ExpertFfnArgs&) override {}
   void Combine(const CombineArgs&) override {}

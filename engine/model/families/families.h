@@ -22,6 +22,7 @@ ModelConfig ReadDeepseekV2Config(JsonFields& fields);
 ModelConfig ReadDeepseekV3Config(JsonFields& fields);
 ModelConfig ReadGptOssConfig(JsonFields& fields);
 ModelConfig ReadGraniteMoeConfig(JsonFields& fields);
+ModelConfig ReadLocMoeConfig(JsonFields& fields);
 ModelConfig ReadMixtralConfig(JsonFields& fields);
 ModelConfig ReadOlmoeConfig(JsonFields& fields);
 ModelConfig ReadQwen2MoeConfig(JsonFields& fields);
