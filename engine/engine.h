@@ -33,6 +33,7 @@ namespace gatehouse {
 struct ModelDescription {
   std::string name;    // last component of the model directory
   std::string family;  // qwen3_moe
+  std::string hash;    // of configuration and weights (engine/model/model_hash.h)
   int64_t num_parameters = 0;
   int64_t num_active_parameters = 0;  // that one token uses
   int32_t num_layers = 0;

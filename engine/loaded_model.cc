@@ -11,6 +11,7 @@
 #include "engine/model/generation_config.h"
 #include "engine/model/layer_tensors.h"
 #include "engine/model/model_config.h"
+#include "engine/model/model_hash.h"
 #include "engine/model/model_tensors.h"
 #include "engine/model/weight_loader.h"
 #include "kernels/base/status_macros.h"
@@ -169,6 +170,7 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
   GATEHOUSE_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(*backend, kv, model.num_layers,
                                                             loaded.memory_plan.num_kv_blocks));
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
+  loaded.description.hash = HashModel(model, views);
   loaded.description.warnings = WarningsOf(*checkpoint, model, generation);
   loaded.description.has_chat_template = loaded.chat_template != nullptr;
   loaded.description.max_context = loaded.config.scheduler.max_context;

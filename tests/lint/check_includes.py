@@ -65,7 +65,7 @@ ALLOWED = {  # module -> modules it may include, besides itself and base
     "engine config": ["kernels", "request"],
     "scheduler": ["block pool", "request", "step plan", "kernels", "engine config", "routing values"],
     "routing values": ["kernels"],
-    "moe": ["kernels", "routing values"],
+    "moe": ["kernels", "json", "routing values"],
     "lab": ["moe", "routing values"],
     "model": ["kernels", "json", "moe", "routing values", "cache", "step plan", "request"],
     "sampling": ["kernels", "request"],

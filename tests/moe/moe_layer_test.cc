@@ -52,7 +52,7 @@ class LayerUnderTest {
     for (int e = 0; e < num_experts; ++e) {
       double sum = 0;
       for (int c = 0; c < kHidden; ++c) sum += std::pow(router_[e * kHidden + c], 2);
-      weights.router_norms.push_back(static_cast<float>(std::sqrt(sum)));
+      weights.row_norms.push_back(static_cast<float>(std::sqrt(sum)));
     }
     std::optional<SharedExpert> shared;
     if (has_shared) {
