@@ -1,9 +1,9 @@
 // Whole steps of a model on the CPU back end, without server or scheduler: prefill of one prompt,
-// decode of a batch. Beside each rate stands its bound, measured in the same run: for prefill the
-// fused multiply-add peak, for decode the read bandwidth times the bytes that the step must read
-// once (docs/bench/METHOD.md has the formulas).
+// routed exactly and under bounds, decode of a batch. Beside each rate stands its bound, measured
+// in the same run: for prefill the fused multiply-add peak, for decode the read bandwidth times the
+// bytes that the step must read once (docs/bench/METHOD.md has the formulas).
 //
-// usage: model_bench MODEL_DIR [--threads N] [--isa NAME] [--repeats N]
+// usage: model_bench MODEL_DIR [--threads N] [--isa NAME] [--repeats N] [--threshold X]
 // Prints one JSON line a measurement: the median of the repeats.
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -29,12 +29,35 @@ struct Options {
   int num_threads = static_cast<int>(std::thread::hardware_concurrency());
   std::string isa;
   int num_repeats = 5;
+  float threshold = 0.1f;
 };
 
 struct Measurement {
   double seconds = 0;  // of one step, median
   double bytes = 0;    // that the step reads once: weights it touches
+  RouteReport routing;
 };
+
+// The server's default bound, on eight virtual devices; every layer.
+PinnedPolicy SharedPolicy(const ModelDescription& model) {
+  PinnedPolicy pinned{.mode = TokenMode::kShared,
+                      .placement = LinearPlacement(model.num_experts, 8),
+                      .layer_exempt = std::vector<uint8_t>(model.moe_layers.size())};
+  pinned.policy.capacity.device_factor = 1.25;
+  pinned.policy.reroute = std::min(8, model.num_experts);
+  pinned.policy.renormalise_after_drop = true;
+  return pinned;
+}
+
+// The same threshold for every expert, on the share; every layer.
+PinnedPolicy ThresholdPolicy(const ModelDescription& model, float threshold) {
+  PinnedPolicy pinned = SharedPolicy(model);
+  pinned.mode = TokenMode::kThreshold;
+  pinned.affinity = Affinity::kShare;
+  pinned.thresholds.assign(model.moe_layers.size(),
+                           std::vector<float>(model.num_experts, threshold));
+  return pinned;
+}
 
 class ModelBench {
  public:
@@ -43,12 +66,15 @@ class ModelBench {
     arena_.assign(size_t{256} << 20, 1);
   }
 
-  void Prefill(int num_tokens) {
-    const Measurement step = Measure(1, num_tokens, 0);
+  void Prefill(int num_tokens, const std::string& measure, const PinnedPolicy* policy) {
+    const Measurement step = Measure(1, num_tokens, 0, policy);
     const double flops = FlopsOfPrefill(num_tokens);
     const double peak = limits_.FlopsPerSecond(pool_);
-    Print({{"measure", "prefill"},
+    const auto assignments = static_cast<double>(std::max<int64_t>(step.routing.assignments, 1));
+    Print({{"measure", measure},
            {"tokens", num_tokens},
+           {"dropped", static_cast<double>(step.routing.dropped) / assignments},
+           {"rerouted", static_cast<double>(step.routing.rerouted) / assignments},
            {"ms", step.seconds * 1e3},
            {"tokens_per_second", num_tokens / step.seconds},
            {"gflop_per_second", flops / step.seconds * 1e-9},
@@ -57,7 +83,7 @@ class ModelBench {
   }
 
   void Decode(int batch) {
-    const Measurement step = Measure(batch, 1, kDecodeContext);
+    const Measurement step = Measure(batch, 1, kDecodeContext, nullptr);
     const double limit = limits_.ReadBytesPerSecond(pool_, arena_.data(), arena_.size());
     Print({{"measure", "decode"},
            {"batch", batch},
@@ -70,8 +96,8 @@ class ModelBench {
 
  private:
   // A step of `batch` sequences with `num_rows` rows each from `first_position` on; the cache holds
-  // zeros before it.
-  Measurement Measure(int batch, int num_rows, int first_position) {
+  // zeros before it. Without a policy it is routed exactly.
+  Measurement Measure(int batch, int num_rows, int first_position, const PinnedPolicy* policy) {
     const int blocks_each = (first_position + num_rows + kBlockTokens - 1) / kBlockTokens;
     std::vector<std::vector<int32_t>> tables(batch);
     StepPlan plan;
@@ -87,6 +113,13 @@ class ModelBench {
       }
       plan.logit_rows.push_back({.sequence = SequenceId(s), .row = plan.num_rows() - 1});
     }
+    for (int row = 0; policy != nullptr && row < plan.num_rows(); ++row) {
+      plan.routed_tokens.push_back({.mode = policy->mode,
+                                    .policy_idx = 0,
+                                    .position = plan.positions[row],
+                                    .tie_key = random()});
+    }
+    if (policy != nullptr) plan.policies = {policy};
     std::vector<double> seconds;
     Measurement result;
     for (int i = 0; i <= options_.num_repeats; ++i) {  // the first warms up
@@ -99,6 +132,13 @@ class ModelBench {
       }
       if (i > 0) seconds.push_back(std::chrono::duration<double>(end - begin).count());
       result.bytes = BytesOfStep(*step);
+      result.routing = {};
+      for (const RoutePlan& route : step->routes) {
+        const RouteReport report = ReportOf(route, 0, route.num_rows);
+        result.routing.assignments += report.assignments;
+        result.routing.dropped += report.dropped;
+        result.routing.rerouted += report.rerouted;
+      }
     }
     std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
     result.seconds = seconds[seconds.size() / 2];
@@ -162,6 +202,7 @@ int Main(int argc, char** argv) {
   app.add_option("--threads", options.num_threads);
   app.add_option("--isa", options.isa);
   app.add_option("--repeats", options.num_repeats)->check(CLI::Range(1, 1000));
+  app.add_option("--threshold", options.threshold, "of the share, in threshold mode");
   CLI11_PARSE(app, argc, argv);
   auto backend = MakeBackend("cpu", {.num_threads = options.num_threads, .isa = options.isa});
   if (!backend.ok()) {
@@ -185,8 +226,15 @@ int Main(int argc, char** argv) {
     return 2;
   }
   const int prompt = std::min(512, description.max_context);
+  const PinnedPolicy shared = SharedPolicy(description);
+  const PinnedPolicy threshold = ThresholdPolicy(description, options.threshold);
+  const bool has_experts = description.num_experts > 0;
   ModelBench bench(options, *std::move(model));
-  bench.Prefill(prompt);
+  bench.Prefill(prompt, "prefill", nullptr);
+  if (has_experts) {
+    bench.Prefill(prompt, "prefill_shared", &shared);
+    bench.Prefill(prompt, "prefill_threshold", &threshold);
+  }
   for (const int batch : {1, 8, 32}) bench.Decode(batch);
   return 0;
 }

@@ -68,6 +68,11 @@ class Recorder:
                 runs.setdefault((line["measure"], line.get("batch", line.get("tokens"))), []).append(line)
         command = command.replace(str(model), "MODEL_Q")
         for (measure, size), lines in runs.items():
+            if measure in ("prefill_shared", "prefill_threshold"):
+                self.write(f"model_q.{measure}.{size}", [line["ms"] for line in lines], "ms", None, None, command,
+                           isa=lines[0]["isa"], weights=lines[0]["weights"], dropped=lines[0]["dropped"],
+                           rerouted=lines[0]["rerouted"])
+                continue
             key, bound_key, unit = (("share_of_peak", "peak_gflop_per_second", "share of f32 FMA peak")
                                     if measure == "prefill" else
                                     ("share_of_limit", "read_limit_gb_per_second", "share of read bandwidth"))
@@ -84,6 +89,18 @@ class Recorder:
         lines = [b for b in json.loads(output)["benchmarks"] if b["run_type"] == "iteration"]
         self.write("scheduler.step.256x4096", [b["real_time"] for b in lines], lines[0]["time_unit"], 50,
                    "requirement", command)
+
+    def routing(self):
+        """Decisions of one layer on one thread, by CPU time: 512 rows, 64 experts, top 8."""
+        output, command = self.run("routing_bench", "--benchmark_format=json",
+                                   f"--benchmark_repetitions={self.repeats}", "--benchmark_min_time=0.2")
+        runs = {}
+        for line in json.loads(output)["benchmarks"]:
+            if line["run_type"] == "iteration":
+                runs.setdefault(line["name"].split("/")[0], []).append(line["per_token"] * 1e6)
+        for name, values in runs.items():
+            bound = 1.5 if name == "RouteExactly" else 3
+            self.write(f"routing.{name}.512x64x8", values, "us a token", bound, "requirement", command)
 
     def tokenizer(self):
         """Encoding on one core by CPU time: MB/s of mixed text, and the slowest text of 1 MiB without a break."""
@@ -161,6 +178,7 @@ def main():
     recorder = Recorder(args)
     recorder.demo_server()
     recorder.scheduler_step()
+    recorder.routing()
     recorder.tokenizer()
     recorder.serving()
     recorder.model_steps(args.big_model)
