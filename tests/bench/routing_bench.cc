@@ -31,7 +31,7 @@ struct Layer {
     const WeightView view{.data = router.data(), .num_rows = kExperts, .num_cols = kWidth};
     GateWeights weights;
     weights.router = *backend->PackMatrix({&view, 1}, WeightFormat::kF32);
-    weights.router_norms.assign(kExperts, 1);
+    weights.row_norms.assign(kExperts, 1);
     gate.emplace(*backend, GateRecipe{.top_k = kTopK}, std::move(weights));
     logits.resize(kRows * kExperts);
     row_failed.assign(kRows, 0);
