@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -33,8 +34,9 @@ struct Options {
 };
 
 struct Measurement {
-  double seconds = 0;  // of one step, median
-  double bytes = 0;    // that the step reads once: weights it touches
+  double seconds = 0;      // of one step, median
+  double cpu_seconds = 0;  // of all threads, likewise: other programs count less
+  double bytes = 0;        // that the step reads once: weights it touches
   RouteReport routing;
 };
 
@@ -76,6 +78,7 @@ class ModelBench {
            {"dropped", static_cast<double>(step.routing.dropped) / assignments},
            {"rerouted", static_cast<double>(step.routing.rerouted) / assignments},
            {"ms", step.seconds * 1e3},
+           {"cpu_ms", step.cpu_seconds * 1e3},
            {"tokens_per_second", num_tokens / step.seconds},
            {"gflop_per_second", flops / step.seconds * 1e-9},
            {"peak_gflop_per_second", peak * 1e-9},
@@ -120,17 +123,22 @@ class ModelBench {
                                     .tie_key = random()});
     }
     if (policy != nullptr) plan.policies = {policy};
-    std::vector<double> seconds;
+    std::vector<double> seconds, cpu_seconds;
     Measurement result;
     for (int i = 0; i <= options_.num_repeats; ++i) {  // the first warms up
+      const std::clock_t cpu_begin = std::clock();
       const auto begin = std::chrono::steady_clock::now();
       const auto step = model_.worker->Run(plan, sampling);
       const auto end = std::chrono::steady_clock::now();
+      const double cpu = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
       if (!step.ok()) {
         std::cerr << step.status() << "\n";
         std::exit(1);
       }
-      if (i > 0) seconds.push_back(std::chrono::duration<double>(end - begin).count());
+      if (i > 0) {
+        seconds.push_back(std::chrono::duration<double>(end - begin).count());
+        cpu_seconds.push_back(cpu);
+      }
       result.bytes = BytesOfStep(*step);
       result.routing = {};
       for (const RoutePlan& route : step->routes) {
@@ -140,9 +148,15 @@ class ModelBench {
         result.routing.rerouted += report.rerouted;
       }
     }
-    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-    result.seconds = seconds[seconds.size() / 2];
+    result.seconds = Median(seconds);
+    result.cpu_seconds = Median(cpu_seconds);
     return result;
+  }
+
+  static double Median(std::vector<double> values) {
+    const auto middle = values.begin() + values.size() / 2;
+    std::nth_element(values.begin(), middle, values.end());
+    return *middle;
   }
 
   // Dense weights once (the embedding table is not read but for a row a token) and each expert that

@@ -70,7 +70,8 @@ class Recorder:
         for (measure, size), lines in runs.items():
             if measure in ("prefill_shared", "prefill_threshold"):
                 self.write(f"model_q.{measure}.{size}", [line["ms"] for line in lines], "ms", None, None, command,
-                           isa=lines[0]["isa"], weights=lines[0]["weights"], dropped=lines[0]["dropped"],
+                           isa=lines[0]["isa"], weights=lines[0]["weights"],
+                           cpu_ms=round(statistics.median(line["cpu_ms"] for line in lines), 1), dropped=lines[0]["dropped"],
                            rerouted=lines[0]["rerouted"])
                 continue
             key, bound_key, unit = (("share_of_peak", "peak_gflop_per_second", "share of f32 FMA peak")
