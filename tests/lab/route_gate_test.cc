@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <numeric>
 #include <random>
+#include <utility>
 
+#include "engine/moe/gate.h"
 #include "kernels/backend.h"
 #include "kernels/reference/reference_backend.h"
 
@@ -29,33 +33,33 @@ RouteGateRecipe ToRouteRecipe(const SharedRecipe& shared, int num_experts) {
           .group_by_two_largest = shared.served.group_score == GroupScore::kSumOfTwoLargest};
 }
 
+const SharedRecipe kRecipes[] = {
+    {"softmax", RouteScore::kSoftmax, {.top_k = 3}},
+    {"renormalised", RouteScore::kSoftmax, {.top_k = 3, .renormalise = true, .scale = 2.5f}},
+    {"of the chosen", RouteScore::kTopkSoftmax, {.score = GateScore::kSoftmaxOfChosen, .top_k = 4}},
+    {"sigmoid, two largest of a group",
+     RouteScore::kSigmoid,
+     {.score = GateScore::kSigmoid,
+      .top_k = 4,
+      .renormalise = true,
+      .scale = 1.5f,
+      .num_groups = 4,
+      .num_open_groups = 2,
+      .group_score = GroupScore::kSumOfTwoLargest},
+     /*choice_bias=*/true},
+    {"softmax, largest of a group",
+     RouteScore::kSoftmax,
+     {.top_k = 3, .num_groups = 3, .num_open_groups = 2}},
+};
+
+constexpr int kExperts = 12, kRows = 200;
+
 // Case files and served models must mean the same by a recipe.
 TEST(ScoreRowsTest, ChoosesAndWeighsAsTheBackEndsDo) {
-  const SharedRecipe recipes[] = {
-      {"softmax", RouteScore::kSoftmax, {.top_k = 3}},
-      {"renormalised", RouteScore::kSoftmax, {.top_k = 3, .renormalise = true, .scale = 2.5f}},
-      {"of the chosen",
-       RouteScore::kTopkSoftmax,
-       {.score = GateScore::kSoftmaxOfChosen, .top_k = 4}},
-      {"sigmoid, two largest of a group",
-       RouteScore::kSigmoid,
-       {.score = GateScore::kSigmoid,
-        .top_k = 4,
-        .renormalise = true,
-        .scale = 1.5f,
-        .num_groups = 4,
-        .num_open_groups = 2,
-        .group_score = GroupScore::kSumOfTwoLargest},
-       /*choice_bias=*/true},
-      {"softmax, largest of a group",
-       RouteScore::kSoftmax,
-       {.top_k = 3, .num_groups = 3, .num_open_groups = 2}},
-  };
-  constexpr int kExperts = 12, kRows = 200;
   std::mt19937 random(3);
   std::normal_distribution<float> normal;
   ReferenceBackend backend;
-  for (const SharedRecipe& shared : recipes) {
+  for (const SharedRecipe& shared : kRecipes) {
     std::vector<float> logits(kRows * kExperts), bias(kExperts);
     for (float& z : logits) z = normal(random);
     for (float& b : bias) b = 0.1f * normal(random);
@@ -84,6 +88,74 @@ TEST(ScoreRowsTest, ChoosesAndWeighsAsTheBackEndsDo) {
         EXPECT_EQ(scores->ranked_ids[scores->At(row, slot)], ids[row * k + slot]) << shared.name;
         EXPECT_NEAR(scores->weight[scores->At(row, slot)], weights[row * k + slot], 1e-6)
             << shared.name;
+      }
+    }
+  }
+}
+
+// The same with everything that bounds decide by: all ranks, P, weights and affinities, from hidden
+// rows on.
+TEST(ScoreRowsTest, RanksAndScoresAsTheServedGateDoes) {
+  constexpr int kHidden = 20;
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  ReferenceBackend backend;
+  for (const SharedRecipe& shared : kRecipes) {
+    for (const auto& [affinity, route_affinity] :
+         {std::pair(Affinity::kGate, RouteAffinity::kGate),
+          std::pair(Affinity::kShare, RouteAffinity::kShare),
+          std::pair(Affinity::kCosine, RouteAffinity::kCosine)}) {
+      SCOPED_TRACE(testing::Message() << shared.name << ", " << static_cast<int>(affinity));
+      RouteGateRecipe recipe = ToRouteRecipe(shared, kExperts);
+      recipe.input = RouteInput::kHidden;
+      recipe.affinity = route_affinity;
+      std::vector<float> router(kExperts * kHidden), x(kRows * kHidden);
+      for (float& w : router) w = 0.3f * normal(random);
+      std::fill_n(router.begin() + 5 * kHidden, kHidden, 0.0f);  // |w| = 0: cosine 0
+      for (float& value : x) value = normal(random);
+      for (int e = 0; e < kExperts; ++e) {
+        recipe.logit_bias.push_back(0.2f * normal(random));
+        if (shared.choice_bias) recipe.choice_bias.push_back(0.1f * normal(random));
+        recipe.gate_rows.emplace_back(router.begin() + e * kHidden,
+                                      router.begin() + (e + 1) * kHidden);
+      }
+      std::vector<RouteGateRow> rows;
+      for (int row = 0; row < kRows; ++row) {
+        rows.push_back({.numbers = std::span(x).subspan(row * kHidden, kHidden)});
+      }
+      const absl::StatusOr<GateScores> expected = ScoreRows(recipe, rows);
+      ASSERT_TRUE(expected.ok()) << expected.status();
+
+      GateWeights weights;
+      const WeightView view{.data = router.data(), .num_rows = kExperts, .num_cols = kHidden};
+      weights.router = *backend.PackMatrix({&view, 1}, WeightFormat::kF32);
+      for (const std::vector<float>& w : recipe.gate_rows) {
+        const double squares = std::inner_product(w.begin(), w.end(), w.begin(), 0.0);
+        weights.row_norms.push_back(static_cast<float>(std::sqrt(squares)));
+      }
+      const auto upload = [&](const std::vector<float>& values) {
+        Buffer buffer = *backend.Allocate(values.size() * sizeof(float));
+        backend.CopyFromHost(buffer.as<float>(), values.data(), values.size() * sizeof(float));
+        return buffer;
+      };
+      weights.logit_bias = upload(recipe.logit_bias);
+      weights.host_logit_bias = recipe.logit_bias;
+      if (shared.choice_bias) weights.choice_bias = upload(recipe.choice_bias);
+      const Gate gate(backend, shared.served, std::move(weights));
+      std::vector<float> logits(kRows * kExperts);
+      std::vector<uint8_t> failed(kRows);
+      const std::vector<Affinity> affinities(kRows, affinity);
+      const GateScores scores =
+          gate.Score({x.data(), kRows, kHidden}, {logits.data(), kRows, kExperts},
+                     {.num_ranked = kExperts, .affinities = affinities}, failed);
+      EXPECT_EQ(scores.ranked_ids, expected->ranked_ids);
+      EXPECT_EQ(scores.num_chosen, expected->num_chosen);
+      ASSERT_EQ(scores.gate.size(), expected->gate.size());
+      for (size_t i = 0; i < scores.gate.size(); ++i) {
+        if (scores.ranked_ids[i] < 0) continue;
+        ASSERT_NEAR(scores.gate[i], expected->gate[i], 1e-5 * expected->gate[i] + 1e-7) << i;
+        ASSERT_NEAR(scores.weight[i], expected->weight[i], 1e-5 * expected->weight[i] + 1e-7) << i;
+        ASSERT_NEAR(scores.affinity[i], expected->affinity[i], 2e-6) << i;
       }
     }
   }
