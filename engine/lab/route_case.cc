@@ -139,9 +139,9 @@ ExpertPlacement ReadPlacement(RouteSettingsReader& reader, int num_experts) {
     }
     if (placement.num_experts() != num_experts) reader.Refuse("place", "one entry an expert");
   }
-  const std::vector<float> throughput = reader.Numbers("throughput");
+  const std::vector<double> throughput = reader.Reals("throughput");
   if (!throughput.empty()) {
-    placement.throughput.assign(throughput.begin(), throughput.end());
+    placement.throughput = throughput;
     if (throughput.size() != static_cast<size_t>(num_devices)) {
       reader.Refuse("throughput", "one number a device");
     }
@@ -183,7 +183,7 @@ absl::StatusOr<RoutedToken> ReadToken(const RouteFileToken& line, int id, TokenM
   token.mode = ReadMode(reader, mode);
   token.padding = reader.Switch("pad", false);
   token.request = reader.Count("request", 0);
-  token.position = reader.Count("position", 0);
+  token.position = reader.Count("position", id);
   token.domain = ReadSize(reader, "domain", 0, 1 << 30);
   token.home_device = ReadSize(reader, "home", 0, kMaxDevices);
   token.rank = ReadSize(reader, "rank", 0, kMaxDevices);

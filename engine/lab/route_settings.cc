@@ -66,10 +66,15 @@ std::vector<std::string_view> RouteSettingsReader::Words(std::string_view name) 
   }
 }
 
+std::vector<double> RouteSettingsReader::Reals(std::string_view name) {
+  std::vector<double> reals;
+  for (const std::string_view word : Words(name)) reals.push_back(ToNumber(name, word));
+  return reals;
+}
+
 std::vector<float> RouteSettingsReader::Numbers(std::string_view name) {
   std::vector<float> numbers;
-  for (const std::string_view word : Words(name)) {
-    const double value = ToNumber(name, word);
+  for (const double value : Reals(name)) {
     if (std::isfinite(value) && std::abs(value) > std::numeric_limits<float>::max()) {
       Refuse(name, "numbers in fp32");
       return {};

@@ -23,7 +23,8 @@ class RouteSettingsReader {
   std::optional<int64_t> Count(std::string_view name);  // inf: kNoBound
   int64_t Count(std::string_view name, int64_t fallback) { return Count(name).value_or(fallback); }
   bool Switch(std::string_view name, bool fallback);
-  std::vector<float> Numbers(std::string_view name);
+  std::vector<double> Reals(std::string_view name);
+  std::vector<float> Numbers(std::string_view name);  // fp32
   std::vector<int64_t> Counts(std::string_view name);
   std::vector<std::string_view> Words(std::string_view name);  // separated by commas
   // The index of the word among `choices`.

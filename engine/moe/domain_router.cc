@@ -339,13 +339,9 @@ void DomainRouter::ChooseByPosition(int32_t row, std::vector<int32_t>& moved) {
     if (Alive(c)) moved.push_back(c);
   }
   if (num_survivors_[row] > 0) return;
-  if (policy_.coverage) {
-    decision_.overrides.push_back(contenders_[first].id);
-    Restore(first, placement_.copy_begin[pair(first).expert]);
-    moved.push_back(first);
-  } else {
-    decision_.bare_rows.push_back(pair(first).row);
-  }
+  decision_.overrides.push_back(contenders_[first].id);  // with or without R15, the rule says
+  Restore(first, placement_.copy_begin[pair(first).expert]);
+  moved.push_back(first);
 }
 
 // Copies decide nothing within a block, so they are given out when all is decided: kept pairs

@@ -60,7 +60,8 @@ struct RoutingPolicy {
   PairTier tier = PairTier::kOff;
   int reroute = 0;             // experts behind the chosen ones that an evicted pair may try
   double reroute_ratio = 0.5;  // rho: the new gate value is at least this share of the old
-  bool coverage = true;        // a token keeps one expert; never set with a shared expert
+  // R15: a token keeps one expert; never set with a shared expert. Causal blocks always do.
+  bool coverage = true;
   bool renormalise_after_drop = false;  // R16
   float max_renormalisation = 2;        // r_max >= 1
   std::optional<double>
