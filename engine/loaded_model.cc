@@ -138,17 +138,18 @@ absl::StatusOr<int32_t> MaxContextInForce(const SchedulerOptions& scheduler,
 
 }  // namespace
 
-absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
+absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested,
                                       std::unique_ptr<Backend> backend) {
   const std::string& dir = requested.model.model_dir;
-  GATEHOUSE_ASSIGN_OR_RETURN(const ModelConfig model, LoadModelConfig(dir));
+  LoadedParts loaded{.config = requested};
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.model, LoadModelConfig(dir));
+  const ModelConfig& model = loaded.model;
   GATEHOUSE_ASSIGN_OR_RETURN(const GenerationConfig generation, LoadGenerationConfig(dir, model));
   GATEHOUSE_ASSIGN_OR_RETURN(Checkpoint opened, Checkpoint::Open(dir));
   const auto checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
   GATEHOUSE_ASSIGN_OR_RETURN(const TensorViews views, FindTensors(*checkpoint, model));
   const ModelTensors tensors = GroupTensors(model, views);
 
-  LoadedModel loaded{.config = requested};
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.tokenizer, LoadTokenizer(dir));
   GATEHOUSE_RETURN_IF_ERROR(CheckVocabulary(dir, *loaded.tokenizer, model));
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.chat_template, LoadChatTemplate(dir));
@@ -165,17 +166,29 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& requested,
   GATEHOUSE_ASSIGN_OR_RETURN(
       TransformerWeights weights,
       LoadWeights(model, checkpoint, tensors, formats, shape.num_positions, *backend));
-  GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> transformer,
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.transformer,
                              Transformer::Create(*backend, shape, std::move(weights)));
-  GATEHOUSE_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(*backend, kv, model.num_layers,
-                                                            loaded.memory_plan.num_kv_blocks));
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.cache, KvCache::Create(*backend, kv, model.num_layers,
+                                                           loaded.memory_plan.num_kv_blocks));
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
   loaded.description.hash = HashModel(model, views);
   loaded.description.warnings = WarningsOf(*checkpoint, model, generation);
   loaded.description.has_chat_template = loaded.chat_template != nullptr;
   loaded.description.max_context = loaded.config.scheduler.max_context;
-  loaded.worker =
-      std::make_unique<LocalWorker>(std::move(backend), std::move(transformer), std::move(cache));
+  loaded.backend = std::move(backend);
+  return loaded;
+}
+
+absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config,
+                                      std::unique_ptr<Backend> backend) {
+  GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backend)));
+  LoadedModel loaded{.config = parts.config};
+  loaded.description = std::move(parts.description);
+  loaded.memory_plan = parts.memory_plan;
+  loaded.tokenizer = std::move(parts.tokenizer);
+  loaded.chat_template = std::move(parts.chat_template);
+  loaded.worker = std::make_unique<LocalWorker>(
+      std::move(parts.backend), std::move(parts.transformer), *std::move(parts.cache));
   return loaded;
 }
 

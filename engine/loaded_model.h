@@ -2,17 +2,34 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "absl/status/statusor.h"
+#include "engine/cache/kv_cache.h"
 #include "engine/chat_template/chat_template.h"
 #include "engine/engine.h"
 #include "engine/engine_config.h"
 #include "engine/memory_plan.h"
+#include "engine/model/model_config.h"
+#include "engine/model/transformer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
 
 namespace gatehouse {
+
+// Its parts, for who runs steps without a scheduler (engine/lab).
+struct LoadedParts {
+  EngineConfig config;  // as asked for, what was left open decided
+  ModelConfig model;
+  ModelDescription description;
+  MemoryPlan memory_plan;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<const ChatTemplate> chat_template;  // null: none
+  std::unique_ptr<Backend> backend;                   // outlives the two below
+  std::unique_ptr<Transformer> transformer;
+  std::optional<KvCache> cache;
+};
 
 struct LoadedModel {
   EngineConfig config;  // as asked for, what was left open decided
@@ -28,6 +45,8 @@ struct LoadedModel {
 // <problem>, expected
 // ..." for a model that cannot be loaded; RESOURCE_EXHAUSTED with numbers for one that cannot fit;
 // INVALID_ARGUMENT for a configuration that the model cannot honour.
+absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& config, std::unique_ptr<Backend> backend);
+// The same with a worker that owns them.
 absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, std::unique_ptr<Backend> backend);
 
 }  // namespace gatehouse

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "engine/lab/lab_command.h"
 #include "engine/lab/route_case.h"
 #include "kernels/base/status_macros.h"
 
@@ -17,9 +18,10 @@ namespace gatehouse {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: gatehouse-lab route [--json] [--quiet] FILE...\n"
+    "usage: gatehouse-lab COMMAND ...\n"
     "\n"
-    "route    decides every case of the route files and compares it with what the case expects\n"
+    "route    [--json] [--quiet] FILE...\n"
+    "         decides every case of the route files and compares it with what the case expects\n"
     "         (the format and the rules: docs/routing.md). Prints each decision; exit code 1 if "
     "one\n"
     "         differs or a file has an error.\n"
@@ -136,10 +138,11 @@ int Main(const std::vector<std::string>& words) {
   if (words.empty()) return UsageError("expected a command");
   for (const std::string& word : words) {
     if (word == "--help" || word == "-h" || words[0] == "help") {
-      std::printf("%s", kUsage);
+      std::printf("%s\n%s", kUsage, kEvalUsage);
       return 0;
     }
   }
+  if (words[0] == "eval") return RunEvalCommand({words.begin() + 1, words.end()});
   if (words[0] != "route") return UsageError("there is no command '" + words[0] + "'");
   RouteCommand command;
   for (size_t i = 1; i < words.size(); ++i) {

@@ -66,7 +66,7 @@ ALLOWED = {  # module -> modules it may include, besides itself and base
     "scheduler": ["block pool", "request", "step plan", "kernels", "engine config", "routing values"],
     "routing values": ["kernels"],
     "moe": ["kernels", "json", "routing values"],
-    "lab": ["moe", "routing values"],
+    "lab": ["moe", "routing values", "engine", "engine config", "model", "cache", "tokenizer", "kernels"],
     "model": ["kernels", "json", "moe", "routing values", "cache", "step plan", "request"],
     "sampling": ["kernels", "request"],
     "memory plan": ["kernels", "model", "cache", "engine config"],

@@ -1,0 +1,68 @@
+#include "engine/lab/lab_command.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_format.h"
+#include "engine/lab/route_file.h"
+#include "kernels/base/status_macros.h"
+
+namespace gatehouse {
+
+std::string LabWords::Last(std::string_view flag, std::string unless) const {
+  const auto [begin, end] = flags.equal_range(flag);
+  return begin == end ? std::move(unless) : std::prev(end)->second;
+}
+
+std::vector<std::string> LabWords::All(std::string_view flag) const {
+  std::vector<std::string> values;
+  const auto [begin, end] = flags.equal_range(flag);
+  for (auto it = begin; it != end; ++it) values.push_back(it->second);
+  return values;
+}
+
+absl::StatusOr<double> LabWords::Number(std::string_view flag, double unless, double min,
+                                        double max) const {
+  if (!Has(flag)) return unless;
+  const std::string word = Last(flag, "");
+  double value = 0;
+  if (ParseRouteNumber(word, value) && value >= min && value <= max) return value;
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%s: got '%s', expected a number from %g to %g", flag, word, min, max));
+}
+
+absl::StatusOr<int64_t> LabWords::Count(std::string_view flag, int64_t unless, int64_t min,
+                                        int64_t max) const {
+  GATEHOUSE_ASSIGN_OR_RETURN(const double value,
+                             Number(flag, static_cast<double>(unless), static_cast<double>(min),
+                                    static_cast<double>(max)));
+  if (value == std::floor(value)) return static_cast<int64_t>(value);
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%s: got %g, expected a whole number", flag, value));
+}
+
+absl::StatusOr<LabWords> ReadLabWords(const std::vector<std::string>& words,
+                                      std::initializer_list<std::string_view> switches,
+                                      std::initializer_list<std::string_view> flags) {
+  const auto contains = [](std::initializer_list<std::string_view> list, std::string_view word) {
+    return std::find(list.begin(), list.end(), word) != list.end();
+  };
+  LabWords read;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    if (!word.starts_with("--")) {
+      read.plain.push_back(word);
+    } else if (contains(switches, word)) {
+      read.flags.emplace(word, "");
+    } else if (!contains(flags, word)) {
+      return absl::InvalidArgumentError("there is no flag '" + word + "'");
+    } else if (i + 1 == words.size()) {
+      return absl::InvalidArgumentError(word + ": expected a value");
+    } else {
+      read.flags.emplace(word, words[++i]);
+    }
+  }
+  return read;
+}
+
+}  // namespace gatehouse

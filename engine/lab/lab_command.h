@@ -1,0 +1,37 @@
+// The commands of gatehouse-lab, each with its words behind the command's own. They print, and
+// return the exit code: 0 done, 1 it could not be done, 2 bad usage.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace gatehouse {
+
+// Words as "--flag value", "--switch" and others.
+struct LabWords {
+  std::vector<std::string> plain;
+  std::multimap<std::string, std::string, std::less<>> flags;  // in the order of the words
+
+  bool Has(std::string_view flag) const { return flags.count(flag) > 0; }
+  std::string Last(std::string_view flag, std::string unless) const;
+  std::vector<std::string> All(std::string_view flag) const;
+  // INVALID_ARGUMENT for what is no number from min to max.
+  absl::StatusOr<int64_t> Count(std::string_view flag, int64_t unless, int64_t min,
+                                int64_t max) const;
+  absl::StatusOr<double> Number(std::string_view flag, double unless, double min, double max) const;
+};
+// INVALID_ARGUMENT names a flag that is not among those, or that lacks its value.
+absl::StatusOr<LabWords> ReadLabWords(const std::vector<std::string>& words,
+                                      std::initializer_list<std::string_view> switches,
+                                      std::initializer_list<std::string_view> flags);
+
+extern const char kEvalUsage[];
+int RunEvalCommand(const std::vector<std::string>& words);
+
+}  // namespace gatehouse
