@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/base/check.h"
+
 namespace gatehouse {
 
 LayerRouting RoutingOfLayer(const StepRouting& routing, int moe_layer_idx, int num_rows,
@@ -11,6 +13,10 @@ LayerRouting RoutingOfLayer(const StepRouting& routing, int moe_layer_idx, int n
     layer.num_ranked = std::max(top_k, routing.num_observed_ranks);
   }
   for (const PinnedPolicy* pinned : routing.policies) {
+    const auto layer_idx = static_cast<size_t>(moe_layer_idx);
+    GATEHOUSE_CHECK(layer_idx < pinned->layer_exempt.size()) << pinned->layer_exempt.size();
+    GATEHOUSE_CHECK(pinned->thresholds.empty() || layer_idx < pinned->thresholds.size())
+        << pinned->thresholds.size();
     LayerPolicy rules{.policy = &pinned->policy, .placement = &pinned->placement};
     if (!pinned->thresholds.empty()) rules.thresholds = pinned->thresholds[moe_layer_idx];
     layer.policies.push_back(rules);
