@@ -81,6 +81,8 @@ class Recorder:
             self.write(f"model_q.{measure}.{size}", [line[key] for line in lines], unit, bound,
                        "requirement" if bound else None, command, isa=lines[0]["isa"], weights=lines[0]["weights"],
                        ms=round(statistics.median(line["ms"] for line in lines), 3),
+                       **({"cpu_ms": round(statistics.median(line["cpu_ms"] for line in lines), 1)}
+                          if measure == "prefill" else {}),
                        tokens_per_second=round(statistics.median(line["tokens_per_second"] for line in lines), 2),
                        limit={bound_key: round(statistics.median(line[bound_key] for line in lines), 2)})
 

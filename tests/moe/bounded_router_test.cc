@@ -355,6 +355,28 @@ TEST(RouteBoundedTest, HowManyCopiesThereAreDecidesNothingWithoutDeviceBounds) {
   }
 }
 
+// All rows alike: nothing but the keys tells who stays.
+TEST(RouteBoundedTest, AmongEqualTokensTheSmallestKeysStay) {
+  std::mt19937 random(17);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, TokenMode::kShared);
+    if (step.scores.num_rows == 0) continue;
+    step = TakeRows(step, std::vector<int>(step.scores.num_rows, 0));
+    for (RoutedToken& token : step.tokens) token.tie_key = random();
+    const int64_t capacity = random() % 14;
+    step.policy.capacity = {.capacity = capacity};
+    step.policy.reroute = 0;
+    step.policy.coverage = false;
+    std::vector<uint64_t> keys;
+    for (const RoutedToken& token : step.tokens) keys.push_back(token.tie_key);
+    std::sort(keys.begin(), keys.end());
+    for (const PairDecision& p : step.Decide().pairs) {
+      const auto place = std::lower_bound(keys.begin(), keys.end(), step.tokens[p.row].tie_key);
+      ASSERT_EQ(p.fate == PairFate::kKept, place - keys.begin() < capacity) << "round " << round;
+    }
+  }
+}
+
 TEST(RouteBoundedTest, RefusesADomainUnderTwoPoliciesAndAPolicyThatIsNotThere) {
   std::mt19937 random(15);
   RandomStep step = MakeStep(random, TokenMode::kShared);
