@@ -52,22 +52,34 @@ std::string OutputStream::TextOf(int32_t token_id, std::optional<FinishReason> r
     return TextWithStopToken(token_id);
   }
   const bool may_stop = num_tokens_ >= request_->stop.min_new_tokens;
-  std::string text = stop_matcher_.Append(decoder_.Append(token_id), may_stop);
+  std::string piece = decoder_.Append(token_id);
+  if (reason.has_value()) piece += decoder_.Flush();
+  std::string text = stop_matcher_.Append(piece, may_stop);
   if (stop_matcher_.matched().has_value()) {
     finish_reason_ = FinishReason::kStopString;
   } else if (reason.has_value()) {
-    text += stop_matcher_.Flush() + decoder_.Flush();
+    text += stop_matcher_.Flush();
   }
   return text;
 }
 
-// Whoever asks for the token gets it even if it is special, which the decoder leaves out.
+// Whoever asks for the token gets it even if it is special, which the decoder leaves out. What the
+// decoder held back is text from before the token: a stop string in it came first.
 std::string OutputStream::TextWithStopToken(int32_t token_id) {
-  std::string text = stop_matcher_.Flush();
   const bool is_special = tokenizer_->IsSpecial(token_id);
-  if (request_->stop.include_stop && !is_special) text += decoder_.Append(token_id);
-  text += decoder_.Flush();
-  if (request_->stop.include_stop && is_special) text += tokenizer_->TokenBytes(token_id);
+  if (request_->stop.include_stop && !is_special) {
+    std::string text = stop_matcher_.Flush() + decoder_.Append(token_id);
+    return text + decoder_.Flush();
+  }
+  const bool might_stop_before = num_tokens_ > request_->stop.min_new_tokens;
+  std::string text = stop_matcher_.Append(decoder_.Flush(), might_stop_before);
+  if (stop_matcher_.matched().has_value()) {
+    finish_reason_ = FinishReason::kStopString;
+    matched_stop_token_id_.reset();
+    return text;
+  }
+  text += stop_matcher_.Flush();
+  if (request_->stop.include_stop) text += tokenizer_->TokenBytes(token_id);
   return text;
 }
 

@@ -8,6 +8,7 @@
 
 #include "engine/sampling/philox.h"
 #include "gtest/gtest.h"
+#include "kernels/base/check.h"
 #include "tests/testing/engine_harness.h"
 
 namespace gatehouse {
@@ -129,6 +130,73 @@ TEST(OutputStreamTest, AFailingRowOfOneOutputEndsAll) {
   harness.engine().Drain(kNoDeadline);
   EXPECT_EQ(sink->num_closes(), 1);
   EXPECT_EQ(harness.engine().Status().num_kv_blocks_used, 0);
+}
+
+// A run of byte tokens is held back to its end, and the end of the output may be just that.
+class HeldBytesTest : public ::testing::Test {
+ protected:
+  HeldBytesTest() {
+    auto tokenizer =
+        LoadTokenizer(std::string(GATEHOUSE_SOURCE_DIR) + "/tests/tokenizer/data/mixtral");
+    GATEHOUSE_CHECK(tokenizer.ok()) << tokenizer.status().ToString();
+    tokenizer_ = *std::move(tokenizer);
+    newline_ = tokenizer_->TokenToId("<0x0A>").value();
+  }
+
+  // `num_newlines` of them and then, if there is one, a token that stops; the last has `reason`.
+  void Run(int num_newlines, std::optional<int32_t> stop_id, FinishReason reason) {
+    OutputStream stream({.request = std::make_shared<const Request>(request_),
+                         .tokenizer = tokenizer_.get(),
+                         .eos_token_ids = {},
+                         .seed = 1,
+                         .output_index = 0});
+    text_.clear();
+    const int num_tokens = num_newlines + (stop_id ? 1 : 0);
+    for (int i = 0; i < num_tokens; ++i) {
+      const bool is_last = i + 1 == num_tokens;
+      const RowSample sample{.token_id = i < num_newlines ? newline_ : *stop_id};
+      text_ += stream.Append(sample, is_last ? std::optional(reason) : std::nullopt, {}).text;
+    }
+    finished_ = stream.Finished();
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_;
+  int32_t newline_ = 0;
+  Request request_{.prompt_ids = {1}};
+  std::string text_;
+  FinishedEvent finished_;
+};
+
+TEST_F(HeldBytesTest, AStopStringInThemIsFoundAtTheLastToken) {
+  request_.stop.strings = {"\n\n"};
+  Run(3, std::nullopt, FinishReason::kLength);
+  EXPECT_EQ(finished_.reason, FinishReason::kStopString);
+  EXPECT_EQ(finished_.matched_stop, "\n\n");
+  EXPECT_EQ(text_, "");
+  Run(1, std::nullopt, FinishReason::kLength);
+  EXPECT_EQ(finished_.reason, FinishReason::kLength);
+  EXPECT_EQ(text_, "\n");
+}
+
+TEST_F(HeldBytesTest, AStopStringInThemComesBeforeTheTokenThatStops) {
+  const int32_t eos = tokenizer_->TokenToId("</s>").value();
+  request_.stop.strings = {"\n\n"};
+  Run(2, eos, FinishReason::kStopEos);
+  EXPECT_EQ(finished_.reason, FinishReason::kStopString);
+  EXPECT_FALSE(finished_.matched_stop_token_id.has_value());
+  EXPECT_EQ(text_, "");
+  Run(1, eos, FinishReason::kStopEos);
+  EXPECT_EQ(finished_.reason, FinishReason::kStopEos);
+  EXPECT_EQ(finished_.matched_stop_token_id, eos);
+  EXPECT_EQ(text_, "\n");
+}
+
+TEST_F(HeldBytesTest, AStopStringThatMayNotStopYetIsText) {
+  request_.stop.strings = {"\n\n"};
+  request_.stop.min_new_tokens = 3;
+  Run(3, std::nullopt, FinishReason::kLength);
+  EXPECT_EQ(finished_.reason, FinishReason::kLength);
+  EXPECT_EQ(text_, "\n\n\n");
 }
 
 }  // namespace
