@@ -24,6 +24,8 @@ class CompletionRate {
     busy_seconds_ = busy_seconds_ * kept + seconds;
   }
 
+  bool is_known() const { return ended_ > 0; }
+
   // Until an eighth of `num_waiting` requests have left the queue: some who come back then find
   // room, and they do not all come at the moment that one place is free.
   Duration RetryAfter(int32_t num_waiting) const {

@@ -92,8 +92,9 @@ class Engine {
   virtual const MemoryPlan& memory_plan() const = 0;
   virtual const RequestLimits& limits() const = 0;
   virtual EngineStatus Status() const = 0;
-  // How long a refused request should wait before the next try, from the measured rate.
-  virtual Duration RetryAfter() const = 0;
+  // How long a refused request of the tenant should wait before the next try, from the rate at
+  // which the tenant's requests end; or all requests, where nothing is known of it.
+  virtual Duration RetryAfter(const std::string& tenant) const = 0;
 };
 
 }  // namespace gatehouse

@@ -95,6 +95,7 @@ void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
   }
   last_step_ = step.end;
   completion_rate_.Add(num_ended_, step.end - begin);
+  MeasureTenants(step.end - begin);
   ObserveStep(step);
 }
 
@@ -131,8 +132,21 @@ void EngineLoop::EndAll(const absl::Status& status) {
 void EngineLoop::End(Ticket ticket, absl::Status status) {
   scheduler_.Remove(ticket);  // nothing to do when Commit has ended it
   const auto node = streams_.extract(ticket);
+  ++tenant_progress_[node.mapped()->tenant_name()].num_ended;
   node.mapped()->Close(std::move(status), clock_.Now(), observer_);
   ++num_ended_;
+}
+
+void EngineLoop::MeasureTenants(Duration step) {
+  for (const auto& state : scheduler_.tenants()) {
+    const auto found = tenant_progress_.find(state->tenant.name);
+    if (state->is_active()) {
+      TenantProgress& progress = tenant_progress_[state->tenant.name];
+      progress.rate.Add(std::exchange(progress.num_ended, 0), step);
+    } else if (found != tenant_progress_.end()) {
+      tenant_progress_.erase(found);
+    }
+  }
 }
 
 void EngineLoop::CollectSampling(const StepPlan& plan) {
@@ -202,10 +216,16 @@ void EngineLoop::Publish() {
 void EngineLoop::PublishTenants() {
   for (const auto& state : scheduler_.tenants()) {
     if (state->is_active()) {
+      const auto progress = tenant_progress_.find(state->tenant.name);
+      std::optional<Duration> retry_after;
+      if (progress != tenant_progress_.end() && progress->second.rate.is_known()) {
+        retry_after = progress->second.rate.RetryAfter(state->num_waiting());
+      }
       tenant_loads_[state->tenant.name] = {
           .weight = state->tenant.weight,
           .queue = {.num_waiting = state->num_waiting(),
-                    .num_waiting_tokens = state->num_waiting_tokens}};
+                    .num_waiting_tokens = state->num_waiting_tokens},
+          .retry_after = retry_after};
     } else {
       tenant_loads_.erase(state->tenant.name);
     }
@@ -285,9 +305,11 @@ EngineStatus EngineLoop::Status() const {
   return status_;
 }
 
-Duration EngineLoop::RetryAfter() const {
+Duration EngineLoop::RetryAfter(const std::string& tenant) const {
   MutexLock lock(mutex_);
-  return retry_after_;
+  const auto found = tenant_loads_.find(tenant);
+  return found == tenant_loads_.end() ? retry_after_
+                                      : found->second.retry_after.value_or(retry_after_);
 }
 
 }  // namespace gatehouse

@@ -54,7 +54,7 @@ class EngineLoop final : public Engine {
   const MemoryPlan& memory_plan() const override { return memory_plan_; }
   const RequestLimits& limits() const override { return limits_; }
   EngineStatus Status() const override;
-  Duration RetryAfter() const override;
+  Duration RetryAfter(const std::string& tenant) const override;
 
  private:
   struct Submission {
@@ -73,6 +73,11 @@ class EngineLoop final : public Engine {
   struct TenantLoad {
     int32_t weight = 1;
     TenantQueueLoad queue;
+    std::optional<Duration> retry_after;  // while some of its requests have ended
+  };
+  struct TenantProgress {
+    CompletionRate rate;
+    int32_t num_ended = 0;  // since the last step
   };
 
   // On the loop thread, without the lock.
@@ -84,6 +89,7 @@ class EngineLoop final : public Engine {
   void RunStep(const StepPlan& plan, TimePoint begin);
   void CollectSampling(const StepPlan& plan);
   void EndAll(const absl::Status& status);
+  void MeasureTenants(Duration step);
   void End(Ticket ticket, absl::Status status);
   void Publish() GATEHOUSE_EXCLUDES(mutex_);
   void PublishTenants() GATEHOUSE_REQUIRES(mutex_);
@@ -109,6 +115,7 @@ class EngineLoop final : public Engine {
   std::vector<RowSampling> sampling_;
   StepStats step_stats_;
   CompletionRate completion_rate_;
+  std::unordered_map<std::string, TenantProgress> tenant_progress_;  // of those with requests
   TimePoint last_step_;
   int32_t num_ended_ = 0;  // since the last Publish
 

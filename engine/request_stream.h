@@ -62,6 +62,10 @@ class RequestStream {
     return outputs_[output_index]->finish_reason().has_value();
   }
 
+  std::string tenant_name() const {
+    return request_->tenant == nullptr ? Tenant{}.name : request_->tenant->name;
+  }
+
   // Tells the observer first: who has seen the end finds it counted.
   void Close(absl::Status status, TimePoint now, StepObserver& observer);
 

@@ -128,7 +128,7 @@ void WriteEngine(const Engine& engine, TimePoint now, v1::ServerStatus& status) 
   status.set_kv_blocks_used(from.num_kv_blocks_used);
   status.set_kv_blocks_total(from.num_kv_blocks_total);
   status.set_last_step_age_seconds(ToSeconds(now - from.last_step));
-  status.set_retry_after_seconds(ToSeconds(engine.RetryAfter()));
+  status.set_retry_after_seconds(ToSeconds(engine.RetryAfter(/*tenant=*/"")));
 }
 
 }  // namespace

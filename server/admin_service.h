@@ -10,6 +10,7 @@
 
 #include "gatehouse/v1/admin.grpc.pb.h"
 #include "server/admin_watch.h"
+#include "server/describe.h"
 #include "server/generate_call.h"
 #include "server/rate_window.h"
 

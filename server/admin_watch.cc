@@ -40,12 +40,11 @@ void AdminWatch::End(const absl::Status& status) {
   FinishWith(status);
 }
 
-absl::Status AdminWatches::CheckRoom() const {
-  {
-    const MutexLock lock(mutex_);
-    if (!end_.ok()) return end_;
-  }
-  if (watches_.size() < max_watches_) return absl::OkStatus();
+// Under the lock that EndAll takes: a stream is refused, or among those that EndAll ends.
+absl::Status AdminWatches::AddIfRoom(const std::shared_ptr<AdminWatch>& watch) {
+  const MutexLock lock(mutex_);
+  if (!end_.ok()) return end_;
+  if (watches_.AddIfFewer(max_watches_, watch)) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrFormat("%u streams watch already, the limit", max_watches_));
 }

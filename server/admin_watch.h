@@ -15,7 +15,7 @@
 #include "absl/status/status.h"
 #include "kernels/base/clock.h"
 #include "kernels/base/mutex.h"
-#include "server/convert.h"
+#include "server/grpc_status.h"
 #include "server/live_set.h"
 
 namespace gatehouse {
@@ -64,7 +64,8 @@ class AdminWatches {
   template <typename Message>
   friend class WatchStream;
 
-  absl::Status CheckRoom() const GATEHOUSE_EXCLUDES(mutex_);
+  // RESOURCE_EXHAUSTED, or EndAll's status: then it is not added.
+  absl::Status AddIfRoom(const std::shared_ptr<AdminWatch>& watch) GATEHOUSE_EXCLUDES(mutex_);
 
   const size_t max_watches_;
   LiveSet<AdminWatch> watches_;  // one that was refused is among them, until gRPC lets go of it
@@ -100,9 +101,11 @@ grpc::ServerWriteReactor<Message>* AdminWatches::Open(const absl::Status& admiss
                                                       Duration interval, TimePoint now,
                                                       std::function<Message()> make) {
   const auto stream = std::make_shared<WatchStream<Message>>(*this, interval, now, std::move(make));
-  const absl::Status status = admission.ok() ? CheckRoom() : admission;
-  if (!status.ok()) stream->End(status);  // first: from Add on the watcher may tick it
-  watches_.Add(stream);
+  const absl::Status status = admission.ok() ? AddIfRoom(stream) : admission;
+  if (!status.ok()) {
+    stream->End(status);  // first: from Add on the watcher may tick it
+    watches_.Add(stream);
+  }
   stream->Tick(now);
   return stream.get();  // watches_ holds it until OnDone, which cannot come before this returns
 }

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "server/grpc_status.h"
 
 namespace gatehouse {
 namespace {
@@ -18,7 +19,7 @@ absl::Status Invalid(const std::string& path, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
 }
 
-// What a template says may repeat a message whole, and errors go into the log and into trailers.
+// What a template says may repeat a message whole, and errors go into trailers.
 std::string CutForError(std::string text) {
   constexpr size_t kMaxBytes = 512;
   if (text.size() <= kMaxBytes) return text;
@@ -138,7 +139,7 @@ absl::StatusOr<ChatPrompt> EncodeChat(const v1::Chat& chat, bool add_special_tok
   GATEHOUSE_ASSIGN_OR_RETURN(const ChatInput input, ToChatInput(chat));
   absl::StatusOr<RenderedChat> rendered = engine.chat_template()->Render(input);
   if (!rendered.ok()) {
-    return Invalid("chat", CutForError(std::string(rendered.status().message())));
+    return WithClientText(Invalid("chat", CutForError(std::string(rendered.status().message()))));
   }
   EncodeOptions options{.add_special_tokens = add_special_tokens, .parse_special = true};
   if (!parse_special) options.plain_ranges = rendered->client_ranges;

@@ -6,16 +6,12 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 #include "kernels/base/status_macros.h"
 #include "server/chat_prompt.h"
 
 namespace gatehouse {
 namespace {
 
-constexpr size_t kMaxRequestIdBytes = 128;
-constexpr size_t kMaxCacheSaltBytes = 128;
 constexpr size_t kMaxEchoedNameBytes = 128;  // errors go into the log and into trailers
 
 absl::Status Invalid(const std::string& path, const std::string& problem) {
@@ -343,87 +339,6 @@ absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& m
   return response;
 }
 
-v1::ModelInfo ToModelInfo(const ModelDescription& model) {
-  v1::ModelInfo info;
-  info.set_name(model.name);
-  info.set_family(model.family);
-  info.set_parameters(model.num_parameters);
-  info.set_active_parameters(model.num_active_parameters);
-  info.set_layers(model.num_layers);
-  info.mutable_moe_layers()->Add(model.moe_layers.begin(), model.moe_layers.end());
-  info.set_hidden_size(model.hidden_size);
-  info.set_vocab_size(model.vocab_size);
-  info.set_experts(model.num_experts);
-  info.set_experts_per_token(model.top_k);
-  info.set_max_context(model.max_context);
-  info.mutable_eos_token_ids()->Add(model.eos_token_ids.begin(), model.eos_token_ids.end());
-  info.set_has_chat_template(model.has_chat_template);
-  info.set_expert_weight_format(model.expert_weight_format);
-  info.set_dense_weight_format(model.dense_weight_format);
-  const SamplingParams& from = model.default_sampling;
-  v1::Sampling& to = *info.mutable_default_sampling();
-  to.set_temperature(from.temperature);
-  to.set_top_k(from.top_k);
-  to.set_top_p(from.top_p);
-  to.set_min_p(from.min_p);
-  to.set_typical_p(from.typical_p);
-  to.set_frequency_penalty(from.frequency_penalty);
-  to.set_presence_penalty(from.presence_penalty);
-  to.set_repetition_penalty(from.repetition_penalty);
-  to.set_n(1);
-  info.set_default_max_new_tokens(model.default_max_new_tokens);
-  return info;
-}
-
-v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config,
-                            const Engine& engine) {
-  v1::ServerInfo info;
-  info.set_version(facts.version);
-  info.set_build(facts.build);
-  info.set_backend(facts.backend);
-  info.set_isa(facts.isa);
-  info.set_ranks(1);
-  info.set_threads(facts.num_threads);
-  info.set_kv_type(std::string(KvTypeName(config.engine.cache.kv_type)));
-  v1::Limits& limits = *info.mutable_limits();
-  const RequestLimits& request = engine.limits();
-  limits.set_max_context(request.max_context);
-  limits.set_max_outputs(request.max_outputs);
-  limits.set_max_top_logprobs(request.max_top_logprobs);
-  limits.set_max_stop_strings(request.max_stop_strings);
-  limits.set_max_stop_string_bytes(request.max_stop_string_bytes);
-  limits.set_max_logit_bias(request.max_logit_bias);
-  limits.set_max_bad_words(request.max_bad_words / 2);  // each takes two, see ReadBadWords
-  limits.set_max_bad_word_tokens(request.max_bad_word_tokens);
-  limits.set_max_stop_token_ids(request.max_stop_token_ids);
-  const SchedulerOptions& scheduler = config.engine.scheduler;
-  limits.set_max_sequences(MaxRunning(scheduler));
-  limits.set_max_step_tokens(scheduler.max_step_tokens);
-  limits.set_max_step_ms(scheduler.max_step_ms);
-  limits.set_max_queued_requests(scheduler.max_queued_requests);
-  limits.set_max_queued_tokens(scheduler.max_queued_tokens);
-  const MemoryPlan& plan = engine.memory_plan();
-  limits.set_kv_cache_bytes(plan.kv_cache_bytes);
-  limits.set_kv_cache_tokens(plan.num_kv_blocks * config.engine.cache.block_tokens);
-  limits.set_max_detokenize_ids(kMaxDetokenizeIds);
-  limits.set_max_request_id_bytes(kMaxRequestIdBytes);
-  limits.set_max_cache_salt_bytes(kMaxCacheSaltBytes);
-  limits.set_drain_seconds(config.drain_seconds);
-  const ServerLimits& server = config.limits;
-  limits.set_max_request_bytes(static_cast<int64_t>(server.max_request_bytes));
-  limits.set_max_metadata_bytes(static_cast<int64_t>(server.max_metadata_bytes));
-  limits.set_max_unread_bytes(static_cast<int64_t>(server.max_unread_bytes));
-  limits.set_max_unread_prompt_bytes(static_cast<int64_t>(server.max_unread_prompt_bytes));
-  limits.set_max_unread_seconds(server.max_unread_seconds);
-  limits.set_max_connection_age_seconds(server.max_connection_age_seconds);
-  limits.set_max_streams_per_connection(server.max_streams_per_connection);
-  limits.set_max_open_calls(server.max_open_calls);
-  limits.set_max_waiting_texts(static_cast<int32_t>(server.max_front_tasks));
-  limits.set_max_waiting_text_bytes(static_cast<int64_t>(server.max_front_bytes));
-  limits.set_stall_seconds(server.stall_seconds);
-  return info;
-}
-
 void EventConverter::Convert(SinkEvent event, v1::GenerateResponse& response) {
   response.Clear();
   if (auto* delta = std::get_if<DeltaEvent>(&event)) {
@@ -450,39 +365,6 @@ void EventConverter::Convert(SinkEvent event, v1::GenerateResponse& response) {
   }
 }
 
-grpc::Status ToGrpcStatus(const absl::Status& status, std::optional<Duration> retry_after) {
-  if (status.ok()) return grpc::Status::OK;
-  google::rpc::Status details;
-  details.set_code(static_cast<int>(status.code()));
-  details.set_message(std::string(status.message()));
-  if (status.code() == absl::StatusCode::kInvalidArgument) {
-    const size_t colon = details.message().find(':');
-    if (colon != std::string::npos) {
-      google::rpc::BadRequest bad_request;
-      auto& violation = *bad_request.add_field_violations();
-      violation.set_field(details.message().substr(0, colon));
-      violation.set_description(
-          details.message().substr(std::min(colon + 2, details.message().size())));
-      details.add_details()->PackFrom(bad_request);
-    }
-  }
-  if (retry_after) {
-    google::rpc::RetryInfo retry;
-    const int64_t nanos = std::max<int64_t>(0, retry_after->count());
-    retry.mutable_retry_delay()->set_seconds(nanos / 1'000'000'000);
-    retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-    details.add_details()->PackFrom(retry);
-  }
-  const auto code = static_cast<grpc::StatusCode>(status.code());  // the same numbers
-  if (details.details().empty()) return grpc::Status(code, details.message());
-  return grpc::Status(code, details.message(), details.SerializeAsString());
-}
-
-absl::Status InternalError(const std::string& id) {
-  return absl::InternalError(
-      absl::StrFormat("internal error, the server's log has more under the id %s", id));
-}
-
 TimePoint ToTimePoint(std::chrono::system_clock::time_point deadline, const Clock& clock) {
   const auto now = std::chrono::system_clock::now();
   // "None" is the far end of the clock's range, where a difference would overflow.
@@ -491,7 +373,5 @@ TimePoint ToTimePoint(std::chrono::system_clock::time_point deadline, const Cloc
   if (deadline < now) return clock.Now();
   return clock.Now() + std::chrono::duration_cast<Duration>(deadline - now);
 }
-
-std::string CodeName(absl::StatusCode code) { return absl::StatusCodeToString(code); }
 
 }  // namespace gatehouse

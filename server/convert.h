@@ -1,8 +1,6 @@
-// Messages of proto/gatehouse/v1 to engine types and back, and absl::Status to grpc::Status. Pure,
-// but for EventConverter; any thread.
+// Messages of proto/gatehouse/v1 to engine types and back. Pure, but for EventConverter; any
+// thread.
 #pragma once
-
-#include <grpcpp/support/status.h>
 
 #include <chrono>
 #include <optional>
@@ -11,7 +9,6 @@
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "gatehouse/v1/inference.pb.h"
-#include "server/server_config.h"
 #include "server/tenants.h"
 
 namespace gatehouse {
@@ -25,6 +22,8 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Tena
 
 absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message,
                                               const Engine& engine);
+inline constexpr size_t kMaxRequestIdBytes = 128;
+inline constexpr size_t kMaxCacheSaltBytes = 128;
 // Far more than a context, and an answer of some hundred KiB: ids cost a byte, their texts many.
 inline constexpr int kMaxDetokenizeIds = 1 << 16;
 absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& message,
@@ -38,19 +37,6 @@ v1::Routing::Mode ToProto(RoutingMode mode);
 
 // NOT_FOUND when a client names another model than the one served.
 absl::Status CheckModelName(const std::string& name, const ModelDescription& model);
-
-v1::ModelInfo ToModelInfo(const ModelDescription& model);
-
-// What the server knows of itself beside its configuration.
-struct ServerFacts {
-  std::string version;
-  std::string build;
-  std::string backend;
-  std::string isa;
-  int num_threads = 1;
-};
-v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config,
-                            const Engine& engine);
 
 // Turns the events of one request into messages, in order; remembers what later events repeat.
 class EventConverter {
@@ -66,17 +52,7 @@ class EventConverter {
   int32_t num_cached_prompt_tokens_ = 0;
 };
 
-// INVALID_ARGUMENT "<path>: <text>" gets google.rpc.BadRequest, a `retry_after`
-// google.rpc.RetryInfo.
-grpc::Status ToGrpcStatus(const absl::Status& status, std::optional<Duration> retry_after = {});
-
-// What a client is told of our own faults: nothing but the id that the log repeats.
-absl::Status InternalError(const std::string& id);
-
 // A deadline of gRPC's clock on the engine's.
 TimePoint ToTimePoint(std::chrono::system_clock::time_point deadline, const Clock& clock);
-
-// OK, CANCELLED, ... as labels and log lines have them.
-std::string CodeName(absl::StatusCode code);
 
 }  // namespace gatehouse

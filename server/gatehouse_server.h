@@ -19,6 +19,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
 #include "server/convert.h"
+#include "server/describe.h"
 #include "server/prometheus_metrics.h"
 #include "server/server_config.h"
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "server/grpc_status.h"
 #include "server/trace_context.h"
 
 namespace gatehouse {
@@ -214,7 +215,8 @@ grpc::Status GenerateCall::FinalStatus(const absl::Status& status) {
     may_retry = refused_;  // the queue was full; a reader that was too slow is another matter
   }
   if (!may_retry) return ToGrpcStatus(status);
-  return ToGrpcStatus(status, RetryAfter(parts_.state));
+  return ToGrpcStatus(status,
+                      RetryAfter(parts_.state, policy_ == nullptr ? "" : policy_->tenant->name));
 }
 
 void GenerateCall::Report(const absl::Status& status) {
@@ -230,7 +232,7 @@ void GenerateCall::Report(const absl::Status& status) {
        {"tenant", call.tenant},
        {"mode", RoutingModeName(call.mode)},
        {"status", CodeName(status.code())},
-       {"reason", std::string(status.message())},
+       {"reason", TextForLog(status)},
        {"prompt_tokens", std::to_string(call.num_prompt_tokens)},
        {"cached_prompt_tokens", std::to_string(call.num_cached_prompt_tokens)},
        {"generated_tokens", std::to_string(call.num_generated_tokens)},

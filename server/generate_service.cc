@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "server/grpc_status.h"
 
 namespace gatehouse {
 
@@ -37,14 +38,16 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
   auto policy = Enter(*context);
   absl::Status admission = policy.status();
+  const auto call = std::make_shared<GenerateCall>(parts_, context, request, MakeRequestId(),
+                                                   policy.ok() ? *std::move(policy) : nullptr);
   const auto max_open_calls = static_cast<size_t>(config_.limits.max_open_calls);
-  if (admission.ok() && parts_.active.size() >= max_open_calls) {
+  if (!admission.ok()) {
+    parts_.active.Add(call);
+  } else if (!parts_.active.AddIfFewer(max_open_calls, call)) {
+    parts_.active.Add(call);  // refused, and there until gRPC lets go of it
     admission = absl::ResourceExhaustedError(
         absl::StrFormat("%u calls are open, the limit", max_open_calls));
   }
-  const auto call = std::make_shared<GenerateCall>(parts_, context, request, MakeRequestId(),
-                                                   policy.ok() ? *std::move(policy) : nullptr);
-  parts_.active.Add(call);
   call->Start(admission);
   return call.get();  // active holds it until OnDone, which cannot come before this returns
 }
@@ -73,7 +76,8 @@ grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* co
   const absl::Status admission = Enter(*context).status();
   if (!admission.ok()) {
     const bool may_retry = admission.code() == absl::StatusCode::kUnavailable;
-    answer(admission, may_retry ? std::optional(RetryAfter(parts_.state)) : std::nullopt);
+    answer(admission,
+           may_retry ? std::optional(RetryAfter(parts_.state, /*tenant=*/"")) : std::nullopt);
     return reactor;
   }
   const auto work_and_answer = [this, context, answer, work = std::move(work)] {
@@ -86,7 +90,7 @@ grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* co
     work_and_answer();
   } else if (!parts_.front.Run(num_bytes, work_and_answer)) {
     answer(absl::ResourceExhaustedError("too many long texts wait to be tokenised"),
-           RetryAfter(parts_.state));
+           RetryAfter(parts_.state, /*tenant=*/""));
   }
   return reactor;
 }

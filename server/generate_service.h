@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "gatehouse/v1/inference.grpc.pb.h"
+#include "server/describe.h"
 #include "server/generate_call.h"
 
 namespace gatehouse {

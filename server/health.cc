@@ -24,9 +24,9 @@ HealthReport ServingState::Exchange(HealthReport report) {
   return std::exchange(health_, std::move(report));
 }
 
-Duration RetryAfter(const ServingState& state) {
+Duration RetryAfter(const ServingState& state, const std::string& tenant) {
   const Engine* engine = state.engine();
-  return engine == nullptr ? std::chrono::seconds(1) : engine->RetryAfter();
+  return engine == nullptr ? std::chrono::seconds(1) : engine->RetryAfter(tenant);
 }
 
 HealthReport ProgressJudge::Judge(const EngineStatus& status, double longest_step_seconds,

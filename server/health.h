@@ -40,8 +40,9 @@ class ServingState {
   HealthReport health_ GATEHOUSE_GUARDED_BY(mutex_){.reason = "the model is being loaded"};
 };
 
-// What a refused client should wait: the engine's guess, a second while there is none.
-Duration RetryAfter(const ServingState& state);
+// What a refused client of the tenant should wait: the engine's guess, a second while there is
+// none.
+Duration RetryAfter(const ServingState& state, const std::string& tenant);
 
 // Asked again and again by one thread.
 class ProgressJudge {

@@ -25,6 +25,15 @@ class LiveSet {
     members_.emplace(key, std::move(member));
   }
 
+  // Adds unless there are `limit` members: false, and the set is as it was.
+  bool AddIfFewer(size_t limit, std::shared_ptr<T> member) GATEHOUSE_EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    if (members_.size() >= limit) return false;
+    const T* key = member.get();
+    members_.emplace(key, std::move(member));
+    return true;
+  }
+
   // `member` is in the set.
   void Remove(const T* member) GATEHOUSE_EXCLUDES(mutex_) {
     std::shared_ptr<T> removed;  // dies after the lock is free

@@ -122,7 +122,9 @@ class TracedEngine final : public Engine {
   const MemoryPlan& memory_plan() const override { return engine_.memory_plan(); }
   const RequestLimits& limits() const override { return engine_.limits(); }
   EngineStatus Status() const override { return engine_.Status(); }
-  Duration RetryAfter() const override { return engine_.RetryAfter(); }
+  Duration RetryAfter(const std::string& tenant) const override {
+    return engine_.RetryAfter(tenant);
+  }
 
  private:
   Engine& engine_;

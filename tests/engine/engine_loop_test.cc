@@ -262,7 +262,7 @@ TEST(EngineLoopTest, RefusesWhenTheQueueIsFull) {
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.status().message()),
               AllOf(HasSubstr("1 requests"), HasSubstr("limit 1")));
-  EXPECT_GE(harness.engine().RetryAfter(), CompletionRate::kShortestRetry);
+  EXPECT_GE(harness.engine().RetryAfter("default"), CompletionRate::kShortestRetry);
   EXPECT_TRUE(harness.engine().Status().has_work);
   gate.Open();
   EXPECT_EQ(first->WaitForClose(), absl::OkStatus());

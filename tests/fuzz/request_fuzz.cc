@@ -5,6 +5,7 @@
 #include "engine/sampling/sampling_state.h"
 #include "kernels/base/check.h"
 #include "server/convert.h"
+#include "server/grpc_status.h"
 #include "tests/testing/fake_engine.h"
 
 namespace gatehouse {

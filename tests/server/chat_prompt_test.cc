@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "server/convert.h"
+#include "server/grpc_status.h"
 #include "tests/testing/fake_engine.h"
 
 namespace gatehouse {
@@ -124,8 +125,15 @@ class RaisingTest : public ChatPromptTest {
 };
 
 TEST_F(RaisingTest, WhatTheTemplateSaysReachesTheClient) {
-  EXPECT_EQ(EncodeChat(Chat("roles must alternate"), false, false, engine_).status(),
-            absl::InvalidArgumentError("chat: roles must alternate"));
+  const absl::Status status =
+      EncodeChat(Chat("roles must alternate"), false, false, engine_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "chat: roles must alternate");
+}
+
+TEST_F(RaisingTest, AndNotTheLog) {
+  const absl::Status status = EncodeChat(Chat("my secret"), false, false, engine_).status();
+  EXPECT_EQ(TextForLog(status), "chat: (the client has the text)");
 }
 
 TEST_F(RaisingTest, ButNotAtAnyLength) {

@@ -8,6 +8,7 @@
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "server/grpc_status.h"
 #include "tests/testing/fake_engine.h"
 
 namespace gatehouse {
@@ -276,22 +277,6 @@ TEST(EventConverterTest, CarriesEverythingAnEventHolds) {
   EXPECT_EQ(response.finished().timings().preemptions(), 1);
   EXPECT_TRUE(response.finished().moe_report().exact());
   EXPECT_EQ(response.finished().moe_report().mode(), v1::Routing::EXACT);
-}
-
-TEST(ToGrpcStatusTest, KeepsCodeAndTextAndAddsTheTimeToWait) {
-  EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok());
-  const grpc::Status plain = ToGrpcStatus(absl::ResourceExhaustedError("full"));
-  EXPECT_EQ(plain.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_TRUE(plain.error_details().empty());
-  const grpc::Status retry =
-      ToGrpcStatus(absl::UnavailableError("draining"), std::chrono::milliseconds(2250));
-  google::rpc::Status details;
-  google::rpc::RetryInfo info;
-  ASSERT_TRUE(details.ParseFromString(retry.error_details()));
-  ASSERT_TRUE(details.details(0).UnpackTo(&info));
-  EXPECT_EQ(info.retry_delay().seconds(), 2);
-  EXPECT_EQ(info.retry_delay().nanos(), 250'000'000);
-  EXPECT_EQ(details.code(), static_cast<int>(grpc::StatusCode::UNAVAILABLE));
 }
 
 TEST(ToTimePointTest, NoDeadlineOfGrpcIsNoneOfTheEngines) {

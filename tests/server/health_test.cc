@@ -63,7 +63,7 @@ TEST(ServingStateTest, LoadsUntilItIsTold) {
   EXPECT_EQ(
       ReadyJson(state.health()),
       "{\"ready\":false,\"state\":\"loading\",\"reasons\":[\"the model is being loaded\"]}\n");
-  EXPECT_EQ(RetryAfter(state), std::chrono::seconds(1));
+  EXPECT_EQ(RetryAfter(state, "default"), std::chrono::seconds(1));
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ class FakeEngine final : public Engine {
   const MemoryPlan& memory_plan() const override { return memory_plan_; }
   const RequestLimits& limits() const override { return limits_; }
   EngineStatus Status() const override;
-  Duration RetryAfter() const override { return options_.retry_after; }
+  Duration RetryAfter(const std::string& /*tenant*/) const override { return options_.retry_after; }
 
   // For tests.
   void Pause(bool paused);  // no steps: with work to do, the engine looks stalled
