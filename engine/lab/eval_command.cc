@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
@@ -25,7 +24,7 @@ const char kEvalUsage[] =
     "           --policy \"device: gamma_dev F devices 4 nbar_min 0\" --factors 0.75,1,inf\n"
     "  --tokens FILE      16-bit ids, window + 1 for each window (the last is predicted only)\n"
     "  --text FILE        text, cut into windows one after the other\n"
-    "  --curve AFFINITY   the five policies of docs/routing.md on that affinity: gate, share, "
+    "  --curve AFFINITY   the policies of docs/routing.md on that affinity: gate, share, "
     "cosine\n"
     "  --factors LIST     (0.5,0.75,1,1.25,1.5,2,inf)\n"
     "  --exempt LIST      MoE layers, counted from 0, that are routed exactly (none)\n"
@@ -66,17 +65,10 @@ absl::Status ReadPolicies(const LabWords& words, EvalCommand& command) {
     command.policies.push_back(std::move(policy));
   }
   if (!words.Has("--curve")) return absl::OkStatus();
-  const std::string name = words.Last("--curve", "");
-  const char* names[] = {"gate", "share", "cosine"};
-  for (int i = 0; i < 3; ++i) {
-    if (name != names[i]) continue;
-    for (EvalPolicy& policy : CurvePolicies(static_cast<Affinity>(i))) {
-      command.policies.push_back(std::move(policy));
-    }
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrFormat("--curve: got '%s', expected gate, share or cosine", name));
+  GATEHOUSE_ASSIGN_OR_RETURN(const Affinity affinity,
+                             ReadAffinityName("--curve", words.Last("--curve", "")));
+  for (EvalPolicy& policy : CurvePolicies(affinity)) command.policies.push_back(std::move(policy));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<EvalCommand> ReadCommand(const std::vector<std::string>& texts) {
@@ -93,18 +85,8 @@ absl::StatusOr<EvalCommand> ReadCommand(const std::vector<std::string>& texts) {
   if (command.tokens_file.empty() == command.text_file.empty()) {
     return absl::InvalidArgumentError("eval: expected --tokens or --text");
   }
-  command.evaluator.model_dir = words.plain[0];
-  GATEHOUSE_ASSIGN_OR_RETURN(const int64_t window, words.Count("--window", 256, 1, 1 << 20));
-  GATEHOUSE_ASSIGN_OR_RETURN(const int64_t batch, words.Count("--batch", 16, 1, 1 << 12));
-  const int64_t cores = std::max(1U, std::thread::hardware_concurrency());
-  GATEHOUSE_ASSIGN_OR_RETURN(const int64_t threads, words.Count("--threads", cores, 1, 1 << 10));
+  GATEHOUSE_ASSIGN_OR_RETURN(command.evaluator, ReadEvaluatorOptions(words));
   GATEHOUSE_ASSIGN_OR_RETURN(command.max_windows, words.Count("--windows", 0, 0, int64_t{1} << 40));
-  command.evaluator.window = static_cast<int32_t>(window);
-  command.evaluator.batch_windows = static_cast<int32_t>(batch);
-  command.evaluator.num_threads = static_cast<int>(threads);
-  if (window * batch > (1 << 22)) {
-    return absl::InvalidArgumentError("--window times --batch: expected at most 4194304 tokens");
-  }
   GATEHOUSE_RETURN_IF_ERROR(ReadPolicies(words, command));
   GATEHOUSE_ASSIGN_OR_RETURN(
       command.factors,
@@ -205,11 +187,8 @@ absl::Status Eval(const EvalCommand& command) {
     GATEHOUSE_RETURN_IF_ERROR(
         CheckCalibration(calibration, CalibratedModelOf(parts), command.calibration_file));
   }
-  const int32_t window = command.evaluator.window;
-  GATEHOUSE_ASSIGN_OR_RETURN(
-      const EvalTokens tokens,
-      command.text_file.empty() ? ReadTokenFile(command.tokens_file, window, parts.model.vocab_size)
-                                : ReadTextTokens(command.text_file, window, *parts.tokenizer));
+  GATEHOUSE_ASSIGN_OR_RETURN(const EvalTokens tokens,
+                             ReadEvalTokens(command.tokens_file, command.text_file, *evaluator));
   GATEHOUSE_ASSIGN_OR_RETURN(const std::vector<EvalCase> cases,
                              MakeCases(command, PolicyModelOf(parts),
                                        command.calibration_file.empty() ? nullptr : &calibration));
@@ -222,7 +201,7 @@ absl::Status Eval(const EvalCommand& command) {
                                std::fprintf(stderr, "\r%d windows", static_cast<int>(num_windows));
                              }));
   std::fprintf(stderr, "\n");
-  const int64_t num_windows = results.front().num_tokens / window;
+  const int64_t num_windows = results.front().num_tokens / command.evaluator.window;
   const double bytes_per_token = BytesPerToken(tokens, num_windows, *parts.tokenizer);
   if (command.json) {
     PrintJson(command, results, bytes_per_token);
@@ -236,15 +215,8 @@ absl::Status Eval(const EvalCommand& command) {
 
 int RunEvalCommand(const std::vector<std::string>& words) {
   const absl::StatusOr<EvalCommand> command = ReadCommand(words);
-  if (!command.ok()) {
-    std::fprintf(stderr, "gatehouse-lab: %s\n%s", std::string(command.status().message()).c_str(),
-                 kEvalUsage);
-    return 2;
-  }
-  const absl::Status status = Eval(*command);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "gatehouse-lab: %s\n", std::string(status.message()).c_str());
-  return 1;
+  if (!command.ok()) return LabUsageError(command.status(), kEvalUsage);
+  return LabExitCode(Eval(*command));
 }
 
 }  // namespace gatehouse

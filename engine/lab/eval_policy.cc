@@ -76,13 +76,15 @@ absl::StatusOr<EvalPolicy> ParseEvalPolicy(std::string_view text) {
 std::vector<EvalPolicy> CurvePolicies(Affinity affinity) {
   const char* names[] = {"gate", "share", "cosine"};
   const std::string all =
-      absl::StrFormat(" nbar_min 0 zeta off coverage off after_drop leave devices 4 affinity %s",
+      absl::StrFormat(" nbar_min 0 zeta off coverage off after_drop leave affinity %s",
                       names[static_cast<int>(affinity)]);
-  return {{"arrival", "gamma F order arrival" + all},
-          {"random", "gamma F order random" + all},
-          {"score", "gamma F" + all},
-          {"score + reroute", "gamma F reroute 4 rho 0" + all},
-          {"device", "gamma_dev F" + all}};
+  const std::string four = " devices 4" + all, reroute = "gamma F reroute 4 rho 0";
+  return {{"arrival", "gamma F order arrival" + four},
+          {"random", "gamma F order random" + four},
+          {"score", "gamma F" + four},
+          {"score + reroute", reroute + " devices 1" + all},
+          {"score + reroute, 4 devices", reroute + four},
+          {"device", "gamma_dev F" + four}};
 }
 
 absl::StatusOr<PinnedPolicy> MakePinnedPolicy(const EvalPolicy& policy, const PolicyModel& model,

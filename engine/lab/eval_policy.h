@@ -31,7 +31,8 @@ struct EvalPolicy {
 // INVALID_ARGUMENT for a text without a name.
 absl::StatusOr<EvalPolicy> ParseEvalPolicy(std::string_view text);
 
-// The five of docs/routing.md: arrival, random, score, reroute, device.
+// Those of docs/routing.md: arrival, random, score, reroute (on one device, and on four, where R14
+// keeps a pair to devices that its token is on anyway), device.
 std::vector<EvalPolicy> CurvePolicies(Affinity affinity);
 
 // At one factor; inf: no bound. `calibration` may be null; `thresholds calibrated` asks for it. No

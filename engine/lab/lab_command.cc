@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <thread>
 
 #include "absl/strings/str_format.h"
 #include "engine/lab/route_file.h"
@@ -39,6 +41,50 @@ absl::StatusOr<int64_t> LabWords::Count(std::string_view flag, int64_t unless, i
   if (value == std::floor(value)) return static_cast<int64_t>(value);
   return absl::InvalidArgumentError(
       absl::StrFormat("%s: got %g, expected a whole number", flag, value));
+}
+
+absl::StatusOr<EvaluatorOptions> ReadEvaluatorOptions(const LabWords& words) {
+  GATEHOUSE_ASSIGN_OR_RETURN(const int64_t window, words.Count("--window", 256, 1, 1 << 20));
+  GATEHOUSE_ASSIGN_OR_RETURN(const int64_t batch, words.Count("--batch", 16, 1, 1 << 12));
+  const int64_t cores = std::max(1U, std::thread::hardware_concurrency());
+  GATEHOUSE_ASSIGN_OR_RETURN(const int64_t threads, words.Count("--threads", cores, 1, 1 << 10));
+  if (window * batch > (1 << 22)) {
+    return absl::InvalidArgumentError("--window times --batch: expected at most 4194304 tokens");
+  }
+  return EvaluatorOptions{.model_dir = words.plain.front(),
+                          .num_threads = static_cast<int>(threads),
+                          .window = static_cast<int32_t>(window),
+                          .batch_windows = static_cast<int32_t>(batch)};
+}
+
+absl::StatusOr<Affinity> ReadAffinityName(std::string_view flag, const std::string& name) {
+  const char* names[] = {"gate", "share", "cosine"};
+  for (int i = 0; i < 3; ++i) {
+    if (name == names[i]) return static_cast<Affinity>(i);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%s: got '%s', expected gate, share or cosine", flag, name));
+}
+
+absl::StatusOr<EvalTokens> ReadEvalTokens(const std::string& tokens_file,
+                                          const std::string& text_file,
+                                          const Evaluator& evaluator) {
+  const int32_t window = evaluator.options().window;
+  if (text_file.empty()) {
+    return ReadTokenFile(tokens_file, window, evaluator.parts().model.vocab_size);
+  }
+  return ReadTextTokens(text_file, window, *evaluator.parts().tokenizer);
+}
+
+int LabUsageError(const absl::Status& status, const char* usage) {
+  std::fprintf(stderr, "gatehouse-lab: %s\n%s", std::string(status.message()).c_str(), usage);
+  return 2;
+}
+
+int LabExitCode(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "gatehouse-lab: %s\n", std::string(status.message()).c_str());
+  return 1;
 }
 
 absl::StatusOr<LabWords> ReadLabWords(const std::vector<std::string>& words,

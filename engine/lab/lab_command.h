@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/lab/eval_tokens.h"
+#include "engine/lab/evaluator.h"
 
 namespace gatehouse {
 
@@ -31,7 +33,19 @@ absl::StatusOr<LabWords> ReadLabWords(const std::vector<std::string>& words,
                                       std::initializer_list<std::string_view> switches,
                                       std::initializer_list<std::string_view> flags);
 
-extern const char kEvalUsage[];
+// --window, --batch, --threads and the model folder.
+absl::StatusOr<EvaluatorOptions> ReadEvaluatorOptions(const LabWords& words);
+absl::StatusOr<Affinity> ReadAffinityName(std::string_view flag, const std::string& name);
+// One of the two files is named.
+absl::StatusOr<EvalTokens> ReadEvalTokens(const std::string& tokens_file,
+                                          const std::string& text_file, const Evaluator& evaluator);
+
+// They say on stderr what is wrong.
+int LabUsageError(const absl::Status& status, const char* usage);
+int LabExitCode(const absl::Status& status);
+
+extern const char kEvalUsage[], kCalibrateUsage[];
 int RunEvalCommand(const std::vector<std::string>& words);
+int RunCalibrateCommand(const std::vector<std::string>& words);
 
 }  // namespace gatehouse
