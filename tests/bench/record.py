@@ -68,11 +68,11 @@ class Recorder:
                 runs.setdefault((line["measure"], line.get("batch", line.get("tokens"))), []).append(line)
         command = command.replace(str(model), "MODEL_Q")
         for (measure, size), lines in runs.items():
+            if "cpu_ms" in lines[0]:
+                self.write(f"model_q.{measure}_cpu.{size}", [line["cpu_ms"] for line in lines], "ms of CPU, all threads", None,
+                           None, command, isa=lines[0]["isa"], weights=lines[0]["weights"], dropped=lines[0]["dropped"],
+                           rerouted=lines[0]["rerouted"], ms=round(statistics.median(line["ms"] for line in lines), 1))
             if measure in ("prefill_shared", "prefill_threshold"):
-                self.write(f"model_q.{measure}.{size}", [line["ms"] for line in lines], "ms", None, None, command,
-                           isa=lines[0]["isa"], weights=lines[0]["weights"],
-                           cpu_ms=round(statistics.median(line["cpu_ms"] for line in lines), 1), dropped=lines[0]["dropped"],
-                           rerouted=lines[0]["rerouted"])
                 continue
             key, bound_key, unit = (("share_of_peak", "peak_gflop_per_second", "share of f32 FMA peak")
                                     if measure == "prefill" else
@@ -81,8 +81,6 @@ class Recorder:
             self.write(f"model_q.{measure}.{size}", [line[key] for line in lines], unit, bound,
                        "requirement" if bound else None, command, isa=lines[0]["isa"], weights=lines[0]["weights"],
                        ms=round(statistics.median(line["ms"] for line in lines), 3),
-                       **({"cpu_ms": round(statistics.median(line["cpu_ms"] for line in lines), 1)}
-                          if measure == "prefill" else {}),
                        tokens_per_second=round(statistics.median(line["tokens_per_second"] for line in lines), 2),
                        limit={bound_key: round(statistics.median(line[bound_key] for line in lines), 2)})
 
