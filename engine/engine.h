@@ -57,6 +57,8 @@ struct EngineStatus {
   int32_t num_running = 0;
   int32_t num_waiting = 0;
   int64_t num_waiting_tokens = 0;
+  PriorityCounts priority_counts;
+  std::vector<std::pair<std::string, QueueCounts>> tenant_counts;  // of those with requests
   int64_t num_kv_blocks_used = 0;
   int64_t num_kv_blocks_total = 0;
   TimePoint last_step{};  // end of the last step, or start of the engine

@@ -166,6 +166,7 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
   step_stats_.num_running = scheduler_.num_running();
   step_stats_.num_waiting = scheduler_.num_waiting();
   step_stats_.num_waiting_tokens = scheduler_.num_waiting_tokens();
+  step_stats_.priority_counts = scheduler_.priority_counts();
   step_stats_.num_kv_blocks_used = scheduler_.block_pool().num_used();
   step_stats_.num_kv_blocks_total = scheduler_.block_pool().num_blocks();
   step_stats_.num_preemptions = scheduler_.num_preemptions();
@@ -199,10 +200,8 @@ void EngineLoop::Publish() {
   status_.num_running = scheduler_.num_running();
   status_.num_waiting = scheduler_.num_waiting();
   status_.num_waiting_tokens = scheduler_.num_waiting_tokens();
-  for (const Submission& submission : inbox_.submissions) {
-    ++status_.num_waiting;
-    status_.num_waiting_tokens += static_cast<int64_t>(submission.request->prompt_ids.size());
-  }
+  status_.priority_counts = scheduler_.priority_counts();
+  for (const Submission& submission : inbox_.submissions) CountWaiting(*submission.request);
   status_.num_kv_blocks_used = scheduler_.block_pool().num_used();
   status_.num_kv_blocks_total = scheduler_.block_pool().num_blocks();
   PublishTenants();
@@ -225,6 +224,7 @@ void EngineLoop::PublishTenants() {
           .weight = state->tenant.weight,
           .queue = {.num_waiting = state->num_waiting(),
                     .num_waiting_tokens = state->num_waiting_tokens},
+          .num_running = state->use.num_running,
           .retry_after = retry_after};
     } else {
       tenant_loads_.erase(state->tenant.name);
@@ -242,6 +242,15 @@ EngineLoop::TenantLoad& EngineLoop::LoadOf(const Request& request) {
   TenantLoad& load = tenant_loads_[tenant.name];
   load.weight = tenant.weight;
   return load;
+}
+
+void EngineLoop::CountWaiting(const Request& request) {
+  const auto num_tokens = static_cast<int64_t>(request.prompt_ids.size());
+  ++status_.num_waiting;
+  status_.num_waiting_tokens += num_tokens;
+  QueueCounts& counts = status_.priority_counts[static_cast<size_t>(request.priority)];
+  ++counts.num_waiting;
+  counts.num_waiting_tokens += num_tokens;
 }
 
 QueueLoad EngineLoop::LoadFor(const Request& request) {
@@ -278,8 +287,7 @@ absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
                                 .request = std::make_shared<const Request>(std::move(request)),
                                 .sink = std::move(sink),
                                 .submitted = now});
-  ++status_.num_waiting;
-  status_.num_waiting_tokens += num_prompt_tokens;
+  CountWaiting(*inbox_.submissions.back().request);
   if (num_open_++ == 0) status_.last_step = now;
   status_.has_work = true;
   work_.NotifyOne();
@@ -302,7 +310,14 @@ void EngineLoop::Drain(TimePoint deadline) {
 
 EngineStatus EngineLoop::Status() const {
   MutexLock lock(mutex_);
-  return status_;
+  EngineStatus status = status_;
+  for (const auto& [name, load] : tenant_loads_) {
+    status.tenant_counts.emplace_back(
+        name, QueueCounts{.num_running = load.num_running,
+                          .num_waiting = load.queue.num_waiting,
+                          .num_waiting_tokens = load.queue.num_waiting_tokens});
+  }
+  return status;
 }
 
 Duration EngineLoop::RetryAfter(const std::string& tenant) const {

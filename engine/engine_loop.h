@@ -73,6 +73,7 @@ class EngineLoop final : public Engine {
   struct TenantLoad {
     int32_t weight = 1;
     TenantQueueLoad queue;
+    int32_t num_running = 0;
     std::optional<Duration> retry_after;  // while some of its requests have ended
   };
   struct TenantProgress {
@@ -94,6 +95,7 @@ class EngineLoop final : public Engine {
   void Publish() GATEHOUSE_EXCLUDES(mutex_);
   void PublishTenants() GATEHOUSE_REQUIRES(mutex_);
   TenantLoad& LoadOf(const Request& request) GATEHOUSE_REQUIRES(mutex_);
+  void CountWaiting(const Request& request) GATEHOUSE_REQUIRES(mutex_);
   QueueLoad LoadFor(const Request& request) GATEHOUSE_REQUIRES(mutex_);
   void ObserveStep(const FinishedStep& step);
 

@@ -36,6 +36,7 @@ RequestStream::RequestStream(const RequestStreamSetup& setup)
                           .output_index = i}));
   }
   stats_.num_prompt_tokens = static_cast<int32_t>(request_->prompt_ids.size());
+  stats_.tenant = tenant_name();
 }
 
 RequestStream::~RequestStream() {

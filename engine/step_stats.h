@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/request/tenant.h"
 #include "kernels/base/clock.h"
 
 namespace gatehouse {
@@ -27,6 +28,7 @@ struct StepStats {
   int32_t num_running = 0;               // sequences, after the step
   int32_t num_waiting = 0;
   int64_t num_waiting_tokens = 0;
+  PriorityCounts priority_counts;
   int64_t num_kv_blocks_used = 0;
   int64_t num_kv_blocks_total = 0;
   int32_t num_preemptions = 0;         // in this step
@@ -40,6 +42,7 @@ struct RequestStats {
   double queue_seconds = 0;
   double time_to_first_token_seconds = -1;  // < 0: there was none
   double total_seconds = 0;
+  std::string tenant;
 };
 
 // Implemented by the server. Called from the engine loop: be quick, never block.

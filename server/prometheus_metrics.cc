@@ -28,9 +28,13 @@ constexpr Metric kBuildInfo{"gatehouse_build_info", "Always 1; what this server 
 constexpr Metric kEngineState{"gatehouse_engine_state", "1 for the state that the engine is in, 0 for the others."};                  // state
 constexpr Metric kModelInfo{"gatehouse_model_info", "Always 1; what is served."};                                                     // model, family, expert_weights, dense_weights
 constexpr Metric kRequests{"gatehouse_requests_total", "Calls that have ended, by gRPC status."};                                     // model, method, code
-constexpr Metric kRunning{"gatehouse_requests_running", "Requests that take part in steps."};                                         // model
-constexpr Metric kWaiting{"gatehouse_requests_waiting", "Requests that wait in the queue."};                                          // model
-constexpr Metric kQueueTokens{"gatehouse_queue_tokens", "Prompt tokens of the requests that wait."};                                  // model
+constexpr Metric kRunning{"gatehouse_requests_running", "Requests that take part in steps."};                                         // model, priority
+constexpr Metric kWaiting{"gatehouse_requests_waiting", "Requests that wait in the queue."};                                          // model, priority
+constexpr Metric kQueueTokens{"gatehouse_queue_tokens", "Prompt tokens of the requests that wait."};                                  // model, priority
+constexpr Metric kTenantRunning{"gatehouse_tenant_requests_running", "Requests of a tenant that take part in steps."};                 // tenant
+constexpr Metric kTenantWaiting{"gatehouse_tenant_requests_waiting", "Requests of a tenant that wait in the queue."};                  // tenant
+constexpr Metric kTenantQueueTokens{"gatehouse_tenant_queue_tokens", "Prompt tokens of a tenant's requests that wait."};              // tenant
+constexpr Metric kTenantTokens{"gatehouse_tenant_tokens_total", "Tokens of a tenant's requests that have ended."};                    // tenant, kind
 constexpr Metric kQueueSeconds{"gatehouse_request_queue_seconds", "Time in the queue, of requests that have ended."};                 // model
 constexpr Metric kFirstToken{"gatehouse_time_to_first_token_seconds", "From accepting a request to its first token."};                // model
 constexpr Metric kDuration{"gatehouse_request_duration_seconds", "From accepting a request to its end."};                             // model
@@ -54,6 +58,7 @@ constexpr Duration kLongestStepWindow = std::chrono::minutes(10);
 
 enum Phase { kPrefill, kDecode, kMixed, kNumPhases };
 constexpr const char* kPhaseNames[] = {"prefill", "decode", "mixed"};
+constexpr const char* kPriorityNames[kNumPriorities] = {"low", "normal", "high"};
 
 Histogram::BucketBoundaries RequestBuckets() {
   return {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25, 50, 100, 250, 600};
@@ -137,14 +142,24 @@ void PrometheusMetrics::ExpertSeries::AppendTo(
   if (!tokens.metric.empty()) families.push_back(std::move(tokens));
 }
 
+struct PrometheusMetrics::QueueGauges {
+  Gauge* running = nullptr;
+  Gauge* waiting = nullptr;
+  Gauge* tokens = nullptr;
+
+  void Set(const QueueCounts& counts) const {
+    running->Set(counts.num_running);
+    waiting->Set(counts.num_waiting);
+    tokens->Set(static_cast<double>(counts.num_waiting_tokens));
+  }
+};
+
 struct PrometheusMetrics::ModelSeries {
   ModelSeries(const ModelDescription& description, int level, prometheus::Registry& registry);
 
   const std::string name;
   ExpertSeries experts;
-  Gauge& running;
-  Gauge& waiting;
-  Gauge& queue_tokens;
+  std::array<QueueGauges, kNumPriorities> queues{};
   Histogram& queue_seconds;
   Histogram& first_token;
   Histogram& duration;
@@ -165,9 +180,6 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
                                             prometheus::Registry& registry)
     : name(description.name),
       experts(description, level),
-      running(GaugeFamily(kRunning, registry).Add({{"model", name}})),
-      waiting(GaugeFamily(kWaiting, registry).Add({{"model", name}})),
-      queue_tokens(GaugeFamily(kQueueTokens, registry).Add({{"model", name}})),
       queue_seconds(
           HistogramFamily(kQueueSeconds, registry).Add({{"model", name}}, RequestBuckets())),
       first_token(HistogramFamily(kFirstToken, registry).Add({{"model", name}}, RequestBuckets())),
@@ -183,6 +195,12 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
       kv_free(GaugeFamily(kKvBlocks, registry).Add({{"state", "free"}})),
       preemptions(CounterFamily(kPreemptions, registry).Add({})),
       last_step(GaugeFamily(kLastStep, registry).Add({})) {
+  for (int i = 0; i < kNumPriorities; ++i) {
+    const prometheus::Labels labels = {{"model", name}, {"priority", kPriorityNames[i]}};
+    queues[i] = {.running = &GaugeFamily(kRunning, registry).Add(labels),
+                 .waiting = &GaugeFamily(kWaiting, registry).Add(labels),
+                 .tokens = &GaugeFamily(kQueueTokens, registry).Add(labels)};
+  }
   for (int phase = 0; phase < kNumPhases; ++phase) {
     const prometheus::Labels labels = {{"phase", kPhaseNames[phase]}};
     step_seconds[phase] = &HistogramFamily(kStepSeconds, registry).Add(labels, StepBuckets());
@@ -226,12 +244,31 @@ void PrometheusMetrics::SetState(EngineState state) {
 }
 
 void PrometheusMetrics::SetStatus(const EngineStatus& status) {
+  SetLoad(status.priority_counts, status.num_kv_blocks_used, status.num_kv_blocks_total);
+  const MutexLock lock(mutex_);
+  std::set<std::string> idle = std::exchange(busy_tenants_, {});
+  for (const auto& [tenant, counts] : status.tenant_counts) {
+    GaugesOf(tenant).Set(counts);
+    idle.erase(tenant);
+    busy_tenants_.insert(tenant);
+  }
+  for (const std::string& tenant : idle) GaugesOf(tenant).Set({});
+}
+
+// Made when the tenant is seen first.
+PrometheusMetrics::QueueGauges PrometheusMetrics::GaugesOf(const std::string& tenant) {
+  const prometheus::Labels labels = {{"tenant", tenant}};
+  return {.running = &GaugeFamily(kTenantRunning, *registry_).Add(labels),
+          .waiting = &GaugeFamily(kTenantWaiting, *registry_).Add(labels),
+          .tokens = &GaugeFamily(kTenantQueueTokens, *registry_).Add(labels)};
+}
+
+void PrometheusMetrics::SetLoad(const PriorityCounts& counts, int64_t num_kv_blocks_used,
+                                int64_t num_kv_blocks_total) {
   ModelSeries& model = *model_;
-  model.running.Set(status.num_running);
-  model.waiting.Set(status.num_waiting);
-  model.queue_tokens.Set(static_cast<double>(status.num_waiting_tokens));
-  const auto used = static_cast<double>(status.num_kv_blocks_used);
-  const auto total = static_cast<double>(status.num_kv_blocks_total);
+  for (int i = 0; i < kNumPriorities; ++i) model.queues[i].Set(counts[i]);
+  const auto used = static_cast<double>(num_kv_blocks_used);
+  const auto total = static_cast<double>(num_kv_blocks_total);
   model.kv_used.Set(used);
   model.kv_free.Set(total - used);
   model.kv_usage.Set(total > 0 ? used / total : 0);
@@ -264,11 +301,7 @@ void PrometheusMetrics::OnStep(const StepStats& stats) {
   model.prompt_computed.Increment(stats.num_new_prompt_tokens);
   model.prompt_cached.Increment(static_cast<double>(stats.num_cached_prompt_tokens));
   model.preemptions.Increment(stats.num_preemptions);
-  SetStatus({.num_running = stats.num_running,
-             .num_waiting = stats.num_waiting,
-             .num_waiting_tokens = stats.num_waiting_tokens,
-             .num_kv_blocks_used = stats.num_kv_blocks_used,
-             .num_kv_blocks_total = stats.num_kv_blocks_total});
+  SetLoad(stats.priority_counts, stats.num_kv_blocks_used, stats.num_kv_blocks_total);
   // Steps carry monotonic time; alerts compare with the wall clock.
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   model.last_step.Set(std::chrono::duration<double>(now).count());
@@ -303,6 +336,11 @@ void PrometheusMetrics::OnRequestEnd(const RequestStats& stats) {
   ModelSeries& model = *model_;
   model.queue_seconds.Observe(stats.queue_seconds);
   model.duration.Observe(stats.total_seconds);
+  GaugesOf(stats.tenant);  // a short request ends before SetStatus sees it
+  Family<Counter>& tokens = CounterFamily(kTenantTokens, *registry_);
+  tokens.Add({{"tenant", stats.tenant}, {"kind", "prompt"}}).Increment(stats.num_prompt_tokens);
+  tokens.Add({{"tenant", stats.tenant}, {"kind", "generated"}})
+      .Increment(stats.num_generated_tokens);
   const MutexLock lock(mutex_);
   ++totals_.num_ended_requests;
 }

@@ -2,7 +2,8 @@
 //
 // Owner: main; outlives the engine, whose loop alone calls the StepObserver methods. SetModel makes
 // the series of the model: once, before the first request. Everything else may be called by any
-// thread at any time. Labels take values from closed sets only: nothing a client sends becomes one.
+// thread at any time. Labels take values from closed sets only: nothing a client sends becomes one;
+// the names of tenants come from the operator's file.
 #pragma once
 
 #include <prometheus/counter.h>
@@ -13,6 +14,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -86,8 +88,12 @@ class PrometheusMetrics final : public StepObserver {
 
  private:
   struct ModelSeries;
-
+  struct QueueGauges;
   class ExpertSeries;
+
+  void SetLoad(const PriorityCounts& counts, int64_t num_kv_blocks_used,
+               int64_t num_kv_blocks_total);
+  QueueGauges GaugesOf(const std::string& tenant);
 
   const std::optional<int> wanted_level_;
   const std::shared_ptr<prometheus::Registry> registry_;
@@ -99,6 +105,7 @@ class PrometheusMetrics final : public StepObserver {
   std::atomic<ModelSeries*> model_ = nullptr;  // set once by SetModel, immutable afterwards
 
   mutable Mutex mutex_;
+  std::set<std::string> busy_tenants_ GATEHOUSE_GUARDED_BY(mutex_);  // at the last SetStatus
   EngineTotals totals_
       GATEHOUSE_GUARDED_BY(mutex_);  // but num_generated_tokens, which a series has
   TimePoint longest_begin_ GATEHOUSE_GUARDED_BY(mutex_){};

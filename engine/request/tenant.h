@@ -3,12 +3,23 @@
 // request.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 
 namespace gatehouse {
 
 enum class Priority { kLow, kNormal, kHigh };
+inline constexpr int kNumPriorities = 3;
+
+// Of one priority or one tenant. Each output of a request counts.
+struct QueueCounts {
+  int32_t num_running = 0;
+  int32_t num_waiting = 0;
+  int64_t num_waiting_tokens = 0;
+  bool operator==(const QueueCounts&) const = default;
+};
+using PriorityCounts = std::array<QueueCounts, kNumPriorities>;  // by Priority
 
 struct Tenant {
   static constexpr int32_t kMaxWeight = 1000;

@@ -259,7 +259,7 @@ absl::Status Scheduler::CheckInvariants() const {
         absl::StrFormat("%d running in order (limit %d) and %d waiting of %d sequences",
                         running_.size(), max_running_, num_waiting(), sequences_.size()));
   }
-  return tenants_.CheckInvariants();
+  return tenants_.CheckInvariants(running_);
 }
 
 absl::Status Scheduler::CheckSequence(const Sequence& sequence) const {

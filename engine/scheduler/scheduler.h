@@ -125,6 +125,7 @@ class Scheduler {
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
   int32_t num_waiting() const { return tenants_.num_waiting(); }
   int64_t num_waiting_tokens() const { return tenants_.num_waiting_tokens(); }
+  const PriorityCounts& priority_counts() const { return tenants_.priority_counts(); }
   std::span<const std::unique_ptr<TenantState>> tenants() const { return tenants_.states(); }
   bool empty() const { return requests_.empty(); }
   int32_t num_preemptions() const { return num_preemptions_; }  // by the last Plan

@@ -56,7 +56,7 @@ bool Scheduler::Start(Sequence& sequence) {
   }
   tenants_.Leave(sequence);
   sequence.running = true;
-  ++sequence.tenant->use.num_running;
+  tenants_.CountRunning(sequence, 1);
   running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, RunsBefore()),
                   &sequence);
   return true;
@@ -205,7 +205,7 @@ void Scheduler::Preempt(Sequence& victim) {
 void Scheduler::StopRunning(Sequence& sequence) {
   running_.erase(std::lower_bound(running_.begin(), running_.end(), &sequence, RunsBefore()));
   sequence.running = false;
-  --sequence.tenant->use.num_running;
+  tenants_.CountRunning(sequence, -1);
 }
 
 }  // namespace gatehouse

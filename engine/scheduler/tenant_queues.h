@@ -47,6 +47,8 @@ class TenantQueues {
   void Arrive(Sequence& sequence);
   void Return(Sequence& sequence);
   void Leave(Sequence& sequence);
+  // 1: a sequence begins to run, -1: it no longer does.
+  void CountRunning(const Sequence& sequence, int32_t change);
 
   // Who starts next; null when nobody may.
   Sequence* Next() const;
@@ -54,14 +56,16 @@ class TenantQueues {
 
   int32_t num_waiting() const { return num_waiting_; }
   int64_t num_waiting_tokens() const { return num_waiting_tokens_; }
+  const PriorityCounts& priority_counts() const { return priority_counts_; }
   std::span<const std::unique_ptr<TenantState>> states() const { return states_; }
 
-  // Counts equal what the queues hold: INTERNAL otherwise.
-  absl::Status CheckInvariants() const;
+  // Counts equal what the queues and `running` hold: INTERNAL otherwise.
+  absl::Status CheckInvariants(std::span<Sequence* const> running) const;
 
  private:
   std::vector<std::unique_ptr<TenantState>> states_;  // as many as the tenants file ever named
   std::unordered_map<std::string, TenantState*> name_to_state_;
+  PriorityCounts priority_counts_;
   int32_t num_waiting_ = 0;
   int64_t num_waiting_tokens_ = 0;
   int64_t num_joined_ = 0;

@@ -1,6 +1,8 @@
 // What requests of an engine share: its cache, its blocks and its queue.
 #include <atomic>
+#include <map>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -52,6 +54,34 @@ TEST(SharedEngineTest, ComputesAWarmPromptAgainWhenItsRowsAreAskedFor) {
       EXPECT_EQ(moe_report->num_assignments, 13 * 2 * 2);
     }
   }
+}
+
+TEST(SharedEngineTest, CountsByPriorityAndTenant) {
+  Gate gate;
+  EngineHarnessOptions options = {.scheduler = {.max_sequences = 1}};
+  options.worker.before_step = StepsBehind(gate, 0);
+  EngineHarness harness(options);
+  const auto start = [&](const std::string& tenant, Priority priority) {
+    Request request = HarnessRequest(5, 2);
+    request.tenant = std::make_shared<const Tenant>(Tenant{.name = tenant});
+    request.priority = priority;
+    return harness.Start(request);
+  };
+  std::vector<std::shared_ptr<RecordingSink>> sinks = {start("web", Priority::kHigh)};
+  while (harness.engine().Status().num_running == 0) std::this_thread::yield();
+  for (int i = 0; i < 2; ++i) sinks.push_back(start("lab", Priority::kLow));
+  const EngineStatus status = harness.engine().Status();
+  const QueueCounts running{.num_running = 1}, waiting{.num_waiting = 2, .num_waiting_tokens = 10};
+  EXPECT_EQ(status.priority_counts, (PriorityCounts{waiting, QueueCounts{}, running}));
+  const std::map<std::string, QueueCounts> tenants(status.tenant_counts.begin(),
+                                                   status.tenant_counts.end());
+  EXPECT_EQ(tenants, (std::map<std::string, QueueCounts>{{"web", running}, {"lab", waiting}}));
+  gate.Open();
+  for (const auto& sink : sinks) EXPECT_EQ(sink->WaitForClose(), absl::OkStatus());
+  harness.engine().Drain(kNoDeadline);
+  EXPECT_EQ(harness.engine().Status().priority_counts, PriorityCounts{});
+  EXPECT_TRUE(harness.engine().Status().tenant_counts.empty());
+  EXPECT_EQ(harness.observer().steps().back().priority_counts, PriorityCounts{});
 }
 
 // Cancelled while the k-th step runs, for every k: that is its last step, and all blocks come back.

@@ -93,7 +93,8 @@ TEST(PrometheusMetricsTest, CountsWhatStepsAndRequestsDid) {
   prefill.num_prefill_tokens = 9;  // two of them again, after a preemption
   prefill.num_new_prompt_tokens = 7;
   prefill.num_preemptions = 2;
-  prefill.num_waiting = 5;
+  prefill.priority_counts[0].num_waiting = 5;
+  prefill.priority_counts[2] = {.num_running = 3, .num_waiting = 1, .num_waiting_tokens = 70};
   prefill.num_kv_blocks_used = 25;
   prefill.num_kv_blocks_total = 100;
   metrics.OnStep(prefill);
@@ -113,7 +114,11 @@ TEST(PrometheusMetricsTest, CountsWhatStepsAndRequestsDid) {
            R"(gatehouse_prompt_tokens_total{model="demo",source="computed"} 7)",
            R"(gatehouse_generated_tokens_total{model="demo"} 2)",
            R"(gatehouse_preemptions_total 2)",
-           R"(gatehouse_requests_waiting{model="demo"} 5)",
+           R"(gatehouse_requests_waiting{model="demo",priority="low"} 5)",
+           R"(gatehouse_requests_waiting{model="demo",priority="high"} 1)",
+           R"(gatehouse_requests_running{model="demo",priority="high"} 3)",
+           R"(gatehouse_requests_running{model="demo",priority="normal"} 0)",
+           R"(gatehouse_queue_tokens{model="demo",priority="high"} 70)",
            R"(gatehouse_kv_cache_usage_ratio 0.25)",
            R"(gatehouse_kv_blocks{state="free"} 75)",
            R"(gatehouse_time_to_first_token_seconds_count{model="demo"} 1)",
@@ -126,6 +131,37 @@ TEST(PrometheusMetricsTest, CountsWhatStepsAndRequestsDid) {
        }) {
     EXPECT_THAT(scrape, HasSubstr(line + "\n"));
   }
+}
+
+TEST(PrometheusMetricsTest, ShowsWhatEachTenantHas) {
+  PrometheusMetrics metrics(kBuild, std::nullopt);
+  metrics.SetModel(Model(2, 4));
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("gatehouse_tenant"))) << "nobody was seen";
+  EngineStatus status;
+  status.tenant_counts = {{"web", {.num_running = 2, .num_waiting = 7, .num_waiting_tokens = 90}},
+                          {"lab", {.num_running = 1}}};
+  metrics.SetStatus(status);
+  for (int i = 0; i < 2; ++i) {
+    RequestStats stats;
+    stats.num_prompt_tokens = 10;
+    stats.num_generated_tokens = 3;
+    stats.tenant = "web";
+    metrics.OnRequestEnd(stats);
+  }
+  const std::string scrape = metrics.Scrape();
+  for (const std::string line : {
+           R"(gatehouse_tenant_requests_running{tenant="web"} 2)",
+           R"(gatehouse_tenant_requests_running{tenant="lab"} 1)",
+           R"(gatehouse_tenant_requests_waiting{tenant="web"} 7)",
+           R"(gatehouse_tenant_queue_tokens{tenant="web"} 90)",
+           R"(gatehouse_tenant_tokens_total{kind="prompt",tenant="web"} 20)",
+           R"(gatehouse_tenant_tokens_total{kind="generated",tenant="web"} 6)",
+       }) {
+    EXPECT_THAT(scrape, HasSubstr(line + "\n"));
+  }
+  status.tenant_counts.pop_back();
+  metrics.SetStatus(status);
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("gatehouse_tenant_requests_running{tenant=\"lab\"} 0\n"));
 }
 
 TEST(PrometheusMetricsTest, ImbalanceIsMostOverMeanAndForgetsOldWindows) {
