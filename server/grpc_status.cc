@@ -55,7 +55,7 @@ absl::Status WithClientText(absl::Status status) {
 }
 
 std::string TextForLog(const absl::Status& status) {
-  const std::string text(status.message());
+  std::string text(status.message());
   if (!status.GetPayload(kHoldsClientText)) return text;
   return text.substr(0, text.find(':')) + ": (the client has the text)";
 }
