@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/resource_quota.h>
 
 #include <chrono>
 #include <utility>
@@ -54,6 +55,10 @@ absl::StatusOr<GrpcListener> StartGrpcListener(const std::string& address, TlsCe
       address, tls != nullptr ? tls->ServerCredentials() : grpc::InsecureServerCredentials(),
       &port);
   builder.RegisterService(&service);
+  // Of what has arrived and is no message yet: nobody has shown a token for it.
+  grpc::ResourceQuota quota("listener");
+  quota.Resize(limits.max_connection_bytes);
+  builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(static_cast<int>(limits.max_request_bytes));
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
                              static_cast<int>(limits.max_metadata_bytes));

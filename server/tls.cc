@@ -109,6 +109,7 @@ std::shared_ptr<grpc::ServerCredentials> TlsCertificates::ServerCredentials() {
   {
     const MutexLock lock(mutex_);
     must_be_signed = !material_.client_ca.empty();
+    is_new_ = true;  // to these credentials, whatever others before have fetched
   }
   grpc_ssl_server_credentials_options* options =
       grpc_ssl_server_credentials_create_options_using_config_fetcher(

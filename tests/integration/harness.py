@@ -35,13 +35,13 @@ def program(name):
 class Server:
     """Starts on construction; `with Server() as server`, or stop()."""
 
-    def __init__(self, *flags, model=DEMO_MODEL, listen="127.0.0.1:0"):
+    def __init__(self, *flags, model=DEMO_MODEL, listen="127.0.0.1:0", admin_listen="127.0.0.1:0"):
         self._folder = tempfile.TemporaryDirectory()
         self._ready_file = pathlib.Path(self._folder.name) / "ready.json"
         self._log = open(pathlib.Path(self._folder.name) / "log", "w+")
         self.process = subprocess.Popen(
             [program("gatehouse-server"), "--model", str(model), "--listen", listen, "--metrics-listen", "127.0.0.1:0",
-             "--admin-listen", "127.0.0.1:0", "--ready-file", str(self._ready_file), *flags],
+             "--admin-listen", admin_listen, "--ready-file", str(self._ready_file), *flags],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT)
         self.ready = self._wait_until_ready()
         self.target = self.ready["listen"]

@@ -1,5 +1,6 @@
 """Who gets in: TLS, client certificates, tokens, tenants, and their exchange while the server runs."""
 import pathlib
+import socket
 import subprocess
 import tempfile
 import time
@@ -35,8 +36,8 @@ class SecurityTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def serve(self, *flags):
-        server = Server(*map(str, flags))
+    def serve(self, *flags, **options):
+        server = Server(*map(str, flags), **options)
         self.addCleanup(server.stop)
         return server
 
@@ -74,6 +75,18 @@ class TlsTest(SecurityTest):
         self.assertEqual(self.tls_code(server, self.authority), Code.OK)
         self.assertEqual(self.tls_code(server, Authority(self.folder, "stranger")), Code.UNAVAILABLE)
         self.assertEqual(self.code_of(lambda: server.stub.GetModelInfo(pb.GetModelInfoRequest())), Code.UNAVAILABLE)
+
+    def test_another_admin_port_than_the_default_has_the_certificates_too(self):
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                taken.bind(("127.0.0.1", 50052))
+                taken.listen()
+            except OSError:
+                pass  # by somebody else: as well
+            server = self.serve(*self.flags, admin_listen="127.0.0.1:50052")
+        self.assertIn("the default of --admin-listen is taken", server.log())
+        self.assertEqual(self.tls_code(server, self.authority), Code.OK)
 
     def test_mutual_tls(self):
         server = self.serve(*self.flags, "--tls-client-ca", self.authority.certificate)
