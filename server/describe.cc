@@ -74,6 +74,7 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   const ServerLimits& server = config.limits;
   limits.set_max_request_bytes(static_cast<int64_t>(server.max_request_bytes));
   limits.set_max_metadata_bytes(static_cast<int64_t>(server.max_metadata_bytes));
+  limits.set_max_connection_bytes(static_cast<int64_t>(server.max_connection_bytes));
   limits.set_max_unread_bytes(static_cast<int64_t>(server.max_unread_bytes));
   limits.set_max_unread_prompt_bytes(static_cast<int64_t>(server.max_unread_prompt_bytes));
   limits.set_max_unread_seconds(server.max_unread_seconds);

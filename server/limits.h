@@ -8,9 +8,9 @@ namespace gatehouse {
 
 struct ServerLimits {
   // Calls.
-  size_t max_request_bytes = size_t{4} << 20;   // of one message; gRPC's own default
-  // Of one listener, all connections together: what is read and no message yet. Beyond it gRPC reads
-  // less, then ends the calls that hold most.
+  size_t max_request_bytes = size_t{4} << 20;  // of one message; gRPC's own default
+  // Of one listener, all connections together: what is read and no message yet. Beyond it gRPC
+  // reads less, then ends the calls that hold most.
   size_t max_connection_bytes = size_t{256} << 20;
   size_t max_metadata_bytes = size_t{8} << 10;  // gRPC's own default
   int max_open_calls = 4096;              // Generate calls in any state; beyond: RESOURCE_EXHAUSTED
