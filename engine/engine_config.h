@@ -45,10 +45,17 @@ inline int32_t MaxRunning(const SchedulerOptions& options) {
                     std::max(options.max_sequences, 1));
 }
 
+// What the gates say, step by step, for gatehouse-lab simulate. Costs a ranking a row.
+struct TraceOptions {
+  std::string file;                        // empty: none
+  int64_t max_bytes = int64_t{256} << 20;  // some thousand steps; no step beyond is recorded
+};
+
 struct EngineConfig {
   ModelOptions model;
   CacheOptions cache;
   SchedulerOptions scheduler;
+  TraceOptions trace;
 };
 
 }  // namespace gatehouse

@@ -138,6 +138,21 @@ absl::StatusOr<int32_t> MaxContextInForce(const SchedulerOptions& scheduler,
 
 }  // namespace
 
+namespace {
+
+constexpr int kTracedRanks = 8;  // behind the chosen ones: what a reroute looks at by default
+
+TraceHeader TraceHeaderOf(const ModelConfig& model, const std::string& hash) {
+  const int32_t top_k = model.moe.gate.top_k;
+  return {.model_hash = hash,
+          .num_experts = model.moe.num_experts,
+          .num_moe_layers = model.num_moe_layers(),
+          .top_k = top_k,
+          .num_ranked = std::min(top_k + kTracedRanks, model.moe.num_experts)};
+}
+
+}  // namespace
+
 absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested,
                                       std::unique_ptr<Backend> backend) {
   const std::string& dir = requested.model.model_dir;
@@ -183,12 +198,19 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config,
                                       std::unique_ptr<Backend> backend) {
   GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backend)));
   LoadedModel loaded{.config = parts.config};
+  const std::string hash = parts.description.hash;
   loaded.description = std::move(parts.description);
   loaded.memory_plan = parts.memory_plan;
   loaded.tokenizer = std::move(parts.tokenizer);
   loaded.chat_template = std::move(parts.chat_template);
-  loaded.worker = std::make_unique<LocalWorker>(
-      std::move(parts.backend), std::move(parts.transformer), *std::move(parts.cache));
+  std::unique_ptr<RouteRecorder> recorder;
+  if (!config.trace.file.empty()) {
+    GATEHOUSE_ASSIGN_OR_RETURN(
+        recorder, RouteRecorder::Create(config.trace, TraceHeaderOf(parts.model, hash)));
+  }
+  loaded.worker =
+      std::make_unique<LocalWorker>(std::move(parts.backend), std::move(parts.transformer),
+                                    *std::move(parts.cache), std::move(recorder));
   return loaded;
 }
 

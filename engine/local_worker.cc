@@ -16,8 +16,13 @@ absl::StatusOr<StepResult> LocalWorker::Run(const StepPlan& plan,
                     .row_failed = std::vector<uint8_t>(plan.num_rows(), 0)};
   const BatchLayout layout = plan.layout();
   backend_->BeginStep(layout);
-  const StepRouting routing{.tokens = plan.routed_tokens, .policies = plan.policies};
+  const bool records = recorder_ != nullptr && recorder_->BeginStep(plan);
+  const StepRouting routing{.tokens = plan.routed_tokens,
+                            .policies = plan.policies,
+                            .observer = records ? recorder_.get() : nullptr,
+                            .num_observed_ranks = records ? recorder_->num_ranked() : 0};
   result.routes = transformer_->Forward(layout, routing, cache_, result.row_failed);
+  if (records) recorder_->EndStep();
   SampleRows(plan, sampling, result.samples);
   GATEHOUSE_RETURN_IF_ERROR(backend_->Finish());
   return result;

@@ -6,6 +6,7 @@
 
 #include "engine/cache/kv_cache.h"
 #include "engine/model/transformer.h"
+#include "engine/route_recorder.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
 
@@ -16,10 +17,11 @@ class LocalWorker final : public Worker {
   // `backend` made everything in `transformer` and `cache`, and outlives them: members are
   // destroyed in reverse order.
   LocalWorker(std::unique_ptr<Backend> backend, std::unique_ptr<Transformer> transformer,
-              KvCache cache)
+              KvCache cache, std::unique_ptr<RouteRecorder> recorder)
       : backend_(std::move(backend)),
         transformer_(std::move(transformer)),
-        cache_(std::move(cache)) {}
+        cache_(std::move(cache)),
+        recorder_(std::move(recorder)) {}
 
   absl::StatusOr<StepResult> Run(const StepPlan& plan,
                                  std::span<const RowSampling> sampling) override;
@@ -31,6 +33,7 @@ class LocalWorker final : public Worker {
   const std::unique_ptr<Backend> backend_;
   const std::unique_ptr<Transformer> transformer_;
   const KvCache cache_;
+  const std::unique_ptr<RouteRecorder> recorder_;  // null: nothing is recorded
 };
 
 }  // namespace gatehouse

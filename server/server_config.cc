@@ -171,6 +171,10 @@ void AddServerOptions(std::vector<Option>& options) {
                            GATEHOUSE_FIELD(drain_seconds)));
   options.push_back(LogFormatOption());
   options.push_back(LogLevelOption());
+  options.push_back(Text("record-routes", "FILE", "trace of the gates, for gatehouse-lab simulate",
+                         GATEHOUSE_FIELD(engine.trace.file)));
+  options.push_back(Bytes("record-routes-bytes", "size at which the trace ends",
+                          GATEHOUSE_FIELD(engine.trace.max_bytes)));
   options.push_back(Text("ready-file", "PATH", "gets the ports as JSON once the server serves",
                          GATEHOUSE_FIELD(ready_file)));
   options.push_back(

@@ -45,20 +45,6 @@ struct EvalCommand {
   bool json = false;
 };
 
-absl::StatusOr<std::vector<double>> ReadNumbers(const std::string& flag, const std::string& list,
-                                                double min) {
-  std::vector<double> numbers;
-  for (const absl::string_view word : absl::StrSplit(list, ',', absl::SkipEmpty())) {
-    double value = 0;
-    if (!ParseRouteNumber({word.data(), word.size()}, value) || !(value >= min)) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "%s: got '%s', expected numbers from %g, separated by commas", flag, word, min));
-    }
-    numbers.push_back(value);
-  }
-  return numbers;
-}
-
 absl::Status ReadPolicies(const LabWords& words, EvalCommand& command) {
   for (const std::string& text : words.All("--policy")) {
     GATEHOUSE_ASSIGN_OR_RETURN(EvalPolicy policy, ParseEvalPolicy(text));
@@ -88,11 +74,10 @@ absl::StatusOr<EvalCommand> ReadCommand(const std::vector<std::string>& texts) {
   GATEHOUSE_ASSIGN_OR_RETURN(command.evaluator, ReadEvaluatorOptions(words));
   GATEHOUSE_ASSIGN_OR_RETURN(command.max_windows, words.Count("--windows", 0, 0, int64_t{1} << 40));
   GATEHOUSE_RETURN_IF_ERROR(ReadPolicies(words, command));
-  GATEHOUSE_ASSIGN_OR_RETURN(
-      command.factors,
-      ReadNumbers("--factors", words.Last("--factors", "0.5,0.75,1,1.25,1.5,2,inf"), 0));
+  GATEHOUSE_ASSIGN_OR_RETURN(command.factors,
+                             ReadFactors(words.Last("--factors", "0.5,0.75,1,1.25,1.5,2,inf")));
   GATEHOUSE_ASSIGN_OR_RETURN(const std::vector<double> exempt,
-                             ReadNumbers("--exempt", words.Last("--exempt", ""), 0));
+                             ReadLabNumbers("--exempt", words.Last("--exempt", ""), 0));
   for (const double layer : exempt) command.exempt_layers.push_back(static_cast<int32_t>(layer));
   return command;
 }

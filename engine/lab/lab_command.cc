@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "engine/lab/route_file.h"
 #include "kernels/base/status_macros.h"
 
@@ -41,6 +42,24 @@ absl::StatusOr<int64_t> LabWords::Count(std::string_view flag, int64_t unless, i
   if (value == std::floor(value)) return static_cast<int64_t>(value);
   return absl::InvalidArgumentError(
       absl::StrFormat("%s: got %g, expected a whole number", flag, value));
+}
+
+absl::StatusOr<std::vector<double>> ReadLabNumbers(const std::string& flag, const std::string& list,
+                                                   double min) {
+  std::vector<double> numbers;
+  for (const absl::string_view word : absl::StrSplit(list, ',', absl::SkipEmpty())) {
+    double value = 0;
+    if (!ParseRouteNumber({word.data(), word.size()}, value) || !(value >= min)) {
+      return absl::InvalidArgumentError(absl::StrFormat(
+          "%s: got '%s', expected numbers from %g, separated by commas", flag, word, min));
+    }
+    numbers.push_back(value);
+  }
+  return numbers;
+}
+
+absl::StatusOr<std::vector<double>> ReadFactors(const std::string& list) {
+  return ReadLabNumbers("--factors", list, 0);
 }
 
 absl::StatusOr<EvaluatorOptions> ReadEvaluatorOptions(const LabWords& words) {

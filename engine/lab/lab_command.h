@@ -33,6 +33,10 @@ absl::StatusOr<LabWords> ReadLabWords(const std::vector<std::string>& words,
                                       std::initializer_list<std::string_view> switches,
                                       std::initializer_list<std::string_view> flags);
 
+// Separated by commas, none below min.
+absl::StatusOr<std::vector<double>> ReadLabNumbers(const std::string& flag, const std::string& list,
+                                                   double min);
+absl::StatusOr<std::vector<double>> ReadFactors(const std::string& list);  // --factors
 // --window, --batch, --threads and the model folder.
 absl::StatusOr<EvaluatorOptions> ReadEvaluatorOptions(const LabWords& words);
 absl::StatusOr<Affinity> ReadAffinityName(std::string_view flag, const std::string& name);
@@ -44,8 +48,9 @@ absl::StatusOr<EvalTokens> ReadEvalTokens(const std::string& tokens_file,
 int LabUsageError(const absl::Status& status, const char* usage);
 int LabExitCode(const absl::Status& status);
 
-extern const char kEvalUsage[], kCalibrateUsage[];
+extern const char kEvalUsage[], kCalibrateUsage[], kSimulateUsage[];
 int RunEvalCommand(const std::vector<std::string>& words);
 int RunCalibrateCommand(const std::vector<std::string>& words);
+int RunSimulateCommand(const std::vector<std::string>& words);
 
 }  // namespace gatehouse

@@ -138,9 +138,12 @@ int Main(const std::vector<std::string>& words) {
   if (words.empty()) return UsageError("expected a command");
   for (const std::string& word : words) {
     if (word == "--help" || word == "-h" || words[0] == "help") {
-      std::printf("%s\n%s\n%s", kUsage, kEvalUsage, kCalibrateUsage);
+      std::printf("%s\n%s\n%s\n%s", kUsage, kEvalUsage, kCalibrateUsage, kSimulateUsage);
       return 0;
     }
+  }
+  if (words[0] == "simulate") {
+    return RunSimulateCommand({words.begin() + 1, words.end()});
   }
   if (words[0] == "calibrate") {
     return RunCalibrateCommand({words.begin() + 1, words.end()});

@@ -40,6 +40,7 @@ MODULES = {  # path prefix -> module
     "engine/worker": "worker",
     "engine/local_worker": "worker",
     "engine/memory_plan": "memory plan",
+    "engine/route_recorder": "worker",
     "engine/": "engine",
     "engine/step_stats": "engine api",
     "engine/engine.h": "engine api",
