@@ -164,7 +164,7 @@ void AddRequestFlags(CLI::App& app, v1::GenerateRequest& request) {
                                                        {"isolated", v1::Routing::ISOLATED},
                                                        {"shared", v1::Routing::SHARED}};
   app.add_option_function<std::string>(
-         "--routing",
+         "--mode,--routing",
          [&request, modes](const std::string& v) {
            request.mutable_routing()->set_mode(modes.at(v));
          },

@@ -1,6 +1,8 @@
 #include "client/load_options.h"
 
 #include <CLI/CLI.hpp>
+#include <map>
+#include <string>
 
 #include "client/text.h"
 
@@ -64,6 +66,13 @@ void AddRequestFlags(CLI::App& app, LoadOptions& o) {
   app.add_flag("--ignore-eos", o.ignore_eos, "Always generate that many")->group(group);
   app.add_option("--temperature", o.temperature, "Default: the model's")
       ->check(CLI::Range(0.0, 100.0))
+      ->group(group);
+  app.add_option("--mode", o.mode, "Routing: exact, isolated, shared; default: the tenant's")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, v1::Routing::Mode>{{"exact", v1::Routing::EXACT},
+                                                   {"isolated", v1::Routing::ISOLATED},
+                                                   {"shared", v1::Routing::SHARED}}))
+      ->option_text("MODE")
       ->group(group);
   app.add_option("--timeout", o.timeout_seconds, "Deadline of each request in seconds; 0: none")
       ->check(CLI::Range(0.0, kMaxSeconds))

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "client/connection_flags.h"
+#include "gatehouse/v1/inference.pb.h"
 
 namespace gatehouse {
 
@@ -27,6 +28,7 @@ struct LoadOptions {
   std::string prompt_file;     // or the lines of a file, in turn
   int max_new_tokens = 32;
   bool ignore_eos = false;
+  v1::Routing::Mode mode = v1::Routing::MODE_UNSPECIFIED;
   double temperature = -1;  // negative: the model's default
   double timeout_seconds = 0;
   uint64_t seed = 1;  // of arrivals, prompts and sampling

@@ -76,6 +76,9 @@ absl::StatusOr<RequestPlan> RequestPlan::Create(const LoadOptions& options,
   v1::GenerateRequest& request = plan.template_;
   request.mutable_stop()->set_max_new_tokens(options.max_new_tokens);
   request.mutable_stop()->set_ignore_eos(options.ignore_eos);
+  if (options.mode != v1::Routing::MODE_UNSPECIFIED) {
+    request.mutable_routing()->set_mode(options.mode);
+  }
   if (options.temperature >= 0) {
     request.mutable_sampling()->set_temperature(static_cast<float>(options.temperature));
   }

@@ -1,5 +1,6 @@
 #include "engine/engine.h"
 
+#include <random>
 #include <utility>
 
 #include "engine/engine_loop.h"
@@ -7,6 +8,15 @@
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {
+namespace {
+
+HashKey RandomKey() {
+  std::random_device device;
+  const auto word = [&device] { return uint64_t{device()} << 32 | device(); };
+  return {word(), word()};
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& config,
                                                        std::unique_ptr<Backend> backend,
@@ -22,7 +32,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& confi
                     .chat_template = std::move(model.chat_template),
                     .model = std::move(model.description),
                     .memory_plan = model.memory_plan,
-                    .limits = limits};
+                    .limits = limits,
+                    .routing_secret = config.routing.secret.value_or(RandomKey())};
   return std::make_unique<EngineLoop>(std::move(parts), clock, observer);
 }
 

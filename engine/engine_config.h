@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -51,11 +52,18 @@ struct TraceOptions {
   int64_t max_bytes = int64_t{256} << 20;  // some thousand steps; no step beyond is recorded
 };
 
+struct RoutingOptions {
+  // By what bounded routing breaks ties and chooses home devices: the same replays a trace. Absent:
+  // drawn at the start, so that nobody can prepare requests that win.
+  std::optional<std::array<uint64_t, 2>> secret;
+};
+
 struct EngineConfig {
   ModelOptions model;
   CacheOptions cache;
   SchedulerOptions scheduler;
   TraceOptions trace;
+  RoutingOptions routing;
 };
 
 }  // namespace gatehouse

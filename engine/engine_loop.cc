@@ -21,9 +21,26 @@ ModelDescription WithContext(ModelDescription model, int32_t max_context) {
   return model;
 }
 
-StepOutcome OutcomeOf(const absl::StatusOr<StepResult>& result, Duration duration) {
+// Rows of which bounds moved, dropped or forced a pair in some layer; empty: there were no bounds.
+std::vector<uint8_t> TouchedRows(const std::vector<RoutePlan>& routes) {
+  std::vector<uint8_t> touched;
+  for (const RoutePlan& route : routes) {
+    if (route.exact()) continue;
+    touched.resize(route.num_rows);
+    for (int row = 0; row < route.num_rows; ++row) {
+      if (!ReportOf(route, row, row + 1).exact()) touched[row] = 1;
+    }
+  }
+  return touched;
+}
+
+StepOutcome OutcomeOf(const absl::StatusOr<StepResult>& result,
+                      std::span<const uint8_t> row_touched, Duration duration) {
   if (!result.ok()) return {.status = result.status(), .duration = duration};
-  return {.samples = result->samples, .row_failed = result->row_failed, .duration = duration};
+  return {.samples = result->samples,
+          .row_failed = result->row_failed,
+          .row_touched = row_touched,
+          .duration = duration};
 }
 
 }  // namespace
@@ -44,7 +61,8 @@ EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& obse
                   .num_blocks = static_cast<int32_t>(memory_plan_.num_kv_blocks),
                   .block_tokens = parts.block_tokens,
                   .eos_token_ids = model_.eos_token_ids,
-                  .hash_seed = std::random_device{}()}),
+                  .hash_seed = std::random_device{}(),
+                  .routing_secret = parts.routing_secret}),
       seeds_(std::random_device{}()),
       last_step_(clock.Now()) {
   Publish();
@@ -83,7 +101,10 @@ void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
                           .result = result.ok() ? &*result : nullptr,
                           .begin = begin,
                           .end = clock_.Now()};
-  for (const SequenceUpdate& update : scheduler_.Commit(OutcomeOf(result, step.end - begin))) {
+  const std::vector<uint8_t> touched =
+      result.ok() ? TouchedRows(result->routes) : std::vector<uint8_t>();
+  const StepOutcome outcome = OutcomeOf(result, touched, step.end - begin);
+  for (const SequenceUpdate& update : scheduler_.Commit(outcome)) {
     const auto found = streams_.find(update.ticket());
     if (found == streams_.end()) continue;  // another output of this step has ended the request
     RequestStream& stream = *found->second;

@@ -36,6 +36,7 @@ struct EngineParts {
   ModelDescription model;
   MemoryPlan memory_plan;  // num_kv_blocks is the size of the pool
   RequestLimits limits;    // max_context is lowered to what the pool can hold
+  HashKey routing_secret{};
 };
 
 class EngineLoop final : public Engine {

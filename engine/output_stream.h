@@ -49,7 +49,7 @@ class OutputStream {
   int32_t num_tokens() const { return num_tokens_; }
   TimePoint first_token() const { return first_token_; }  // with num_tokens() > 0
   TimePoint last_token() const { return last_token_; }
-  MoeReport& moe_report() { return moe_report_; }  // of the rows of its own tokens
+  RouteReport& routes() { return routes_; }  // of the rows of its own tokens
 
  private:
   std::string TextOf(int32_t token_id, std::optional<FinishReason> reason);
@@ -66,7 +66,7 @@ class OutputStream {
   TimePoint last_token_{};
   std::optional<FinishReason> finish_reason_;
   std::optional<int32_t> matched_stop_token_id_;
-  MoeReport moe_report_;
+  RouteReport routes_;
 };
 
 }  // namespace gatehouse

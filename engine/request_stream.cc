@@ -131,10 +131,11 @@ bool RequestStream::PushFinished(const SequenceUpdate& update, const FinishedSte
   event.time_to_first_token_seconds = ToSeconds(output.first_token() - submitted_);
   event.total_seconds = ToSeconds(step.end - submitted_);
   if (request_->output.moe_report) {
-    event.moe_report = output.moe_report();
-    event.moe_report->num_assignments += prompt_moe_report_.num_assignments;
-    event.moe_report->num_kept += prompt_moe_report_.num_kept;
-    event.moe_report->num_dropped += prompt_moe_report_.num_dropped;
+    event.moe_report =
+        MoeReport{.mode = request_->mode,
+                  .policy_version = request_->policy == nullptr ? 0 : request_->policy->version,
+                  .routes = prompt_routes_};
+    event.moe_report->routes += output.routes();
   }
   return sink_->Push(std::move(event));
 }
@@ -145,15 +146,12 @@ void RequestStream::CountRoutes(const SequenceUpdate& update, const StepResult& 
   // Without new rows (a preempted prompt being computed again) first_new_row may lie behind the
   // step.
   if (!request_->output.moe_report || update.num_new_rows == 0) return;
-  MoeReport& report = update.first_new_position < stats_.num_prompt_tokens
-                          ? prompt_moe_report_
-                          : outputs_[update.output_index]->moe_report();
+  RouteReport& report = update.first_new_position < stats_.num_prompt_tokens
+                            ? prompt_routes_
+                            : outputs_[update.output_index]->routes();
   for (const RoutePlan& route : result.routes) {
-    const int32_t begin = update.first_new_row, end = begin + update.num_new_rows;
-    report.num_assignments += int64_t{update.num_new_rows} * route.top_k;
-    report.num_kept += route.token_begin[end] - route.token_begin[begin];
+    report += ReportOf(route, update.first_new_row, update.first_new_row + update.num_new_rows);
   }
-  report.num_dropped = report.num_assignments - report.num_kept;
 }
 
 void RequestStream::NoteTokenTime(const OutputStream& output, TimePoint last_token,

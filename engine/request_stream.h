@@ -88,7 +88,7 @@ class RequestStream {
   // The log-probabilities of the next prompt position to report: they come from the row before it,
   // which may stand in an earlier step.
   std::optional<RowSample> next_prompt_logprobs_;
-  MoeReport prompt_moe_report_;
+  RouteReport prompt_routes_;
   RequestStats stats_;
   bool started_ = false;
   bool closed_ = false;

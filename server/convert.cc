@@ -18,11 +18,6 @@ absl::Status Invalid(const std::string& path, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
 }
 
-absl::Status Unserved(const std::string& path, const std::string& instead) {
-  return absl::UnimplementedError(
-      absl::StrFormat("%s is not served by this version: %s", path, instead));
-}
-
 // Whatever a tokenizer objects to is the text's fault, and the client must know which text.
 absl::StatusOr<std::vector<int32_t>> Encode(const std::string& path, const std::string& text,
                                             const EncodeOptions& options, const Engine& engine) {
@@ -139,20 +134,20 @@ void ReadOutput(const v1::Output& message, OutputParams& output) {
   output.moe_report = message.moe_report();
 }
 
-absl::Status CheckRouting(const v1::Routing& routing, const TenantPolicy& policy) {
-  if (routing.mode() == v1::Routing::MODE_UNSPECIFIED) return absl::OkStatus();
-  if (!v1::Routing::Mode_IsValid(routing.mode())) {
-    return Invalid("routing.mode", absl::StrFormat("got %d, expected EXACT, ISOLATED or SHARED",
-                                                   static_cast<int>(routing.mode())));
+absl::StatusOr<std::optional<RoutingMode>> ReadMode(const v1::Routing& routing) {
+  switch (routing.mode()) {
+    case v1::Routing::MODE_UNSPECIFIED:
+      return std::optional<RoutingMode>();
+    case v1::Routing::EXACT:
+      return std::optional(RoutingMode::kExact);
+    case v1::Routing::ISOLATED:
+      return std::optional(RoutingMode::kIsolated);
+    case v1::Routing::SHARED:
+      return std::optional(RoutingMode::kShared);
+    default:
+      return Invalid("routing.mode", absl::StrFormat("got %d, expected EXACT, ISOLATED or SHARED",
+                                                     static_cast<int>(routing.mode())));
   }
-  const std::string name = v1::Routing::Mode_Name(routing.mode());
-  if (routing.mode() > ToProto(policy.loosest_mode)) {
-    return absl::PermissionDeniedError(
-        absl::StrFormat("routing.mode: got %s, the loosest mode of tenant \"%s\" is %s", name,
-                        policy.tenant->name, v1::Routing::Mode_Name(ToProto(policy.loosest_mode))));
-  }
-  if (routing.mode() == v1::Routing::EXACT) return absl::OkStatus();
-  return Unserved("routing.mode " + name, "leave it out or send EXACT");
 }
 
 absl::StatusOr<Priority> ReadPriority(v1::GenerateRequest::Priority priority) {
@@ -203,13 +198,16 @@ v1::Finished::Reason ToReason(FinishReason reason) {
 }
 
 void WriteReport(const MoeReport& report, v1::MoeReport& message) {
-  message.set_mode(v1::Routing::EXACT);
-  message.set_assignments(report.num_assignments);
-  message.set_kept(report.num_kept);
-  message.set_rerouted(report.num_rerouted);
-  message.set_dropped(report.num_dropped);
-  message.set_gate_mass_kept(report.gate_mass_kept_ratio);
-  message.set_exact(report.num_kept == report.num_assignments);
+  const RouteReport& routes = report.routes;
+  message.set_mode(ToProto(report.mode));
+  message.set_policy_version(report.policy_version);
+  message.set_assignments(routes.assignments);
+  message.set_kept(routes.kept);
+  message.set_rerouted(routes.rerouted);
+  message.set_dropped(routes.dropped);
+  const bool is_whole = routes.exact() || routes.gate_mass <= 0;
+  message.set_gate_mass_kept(is_whole ? 1 : routes.gate_mass_kept / routes.gate_mass);
+  message.set_exact(routes.exact());
 }
 
 void WriteFinished(FinishedEvent&& event, int32_t num_cached, v1::Finished& message) {
@@ -276,13 +274,16 @@ v1::Routing::Mode ToProto(RoutingMode mode) {
 }
 
 absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const TenantPolicy& policy,
-                                  const Engine& engine) {
+                                  const RoutingTable& routing, const Engine& engine) {
   // Cheap checks first: a request that will be refused is not tokenised.
   GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
   GATEHOUSE_RETURN_IF_ERROR(CheckRequestId(message.request_id()));
-  GATEHOUSE_RETURN_IF_ERROR(CheckRouting(message.routing(), policy));
+  GATEHOUSE_ASSIGN_OR_RETURN(const std::optional<RoutingMode> wanted, ReadMode(message.routing()));
+  GATEHOUSE_ASSIGN_OR_RETURN(const RoutingMode mode, ModeFor(routing, policy, wanted));
   Request request;
+  GATEHOUSE_RETURN_IF_ERROR(Pin(routing, mode, request));
   request.id = message.request_id();
+  request.has_client_id = !request.id.empty();
   request.tenant = policy.tenant;
   if (message.cache_salt().size() > kMaxCacheSaltBytes) {
     return Invalid("cache_salt", absl::StrFormat("got %u bytes, the limit is %u",

@@ -9,16 +9,18 @@
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "gatehouse/v1/inference.pb.h"
+#include "server/routing_table.h"
 #include "server/tenants.h"
 
 namespace gatehouse {
 
 // The engine's request, not yet validated against the model's limits: Engine::Submit does that.
-// Tokenises text. INVALID_ARGUMENT "<field path>: <problem>", NOT_FOUND, or UNIMPLEMENTED naming
-// the field, PERMISSION_DENIED for a routing mode beyond the tenant's. request.id stays empty when
-// the client gave none; request.deadline is the caller's.
+// Tokenises text and pins the policy of its routing mode. INVALID_ARGUMENT "<field path>:
+// <problem>", NOT_FOUND, PERMISSION_DENIED for a mode beyond the tenant's, FAILED_PRECONDITION for
+// one without a policy. request.id stays empty when the client gave none; request.deadline is the
+// caller's.
 absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const TenantPolicy& policy,
-                                  const Engine& engine);
+                                  const RoutingTable& routing, const Engine& engine);
 
 absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message,
                                               const Engine& engine);

@@ -101,6 +101,7 @@ class ListeningServer final : public GatehouseServer {
   Tenants tenants_;
   Tenants operators_;
   Reloader reloader_;  // by Listen, then by the watcher
+  RoutingControl routing_;
   RateWindow rates_;
   FrontPool front_;
   LiveSet<GenerateCall> active_;
@@ -139,6 +140,7 @@ ListeningServer::ListeningServer(const ServerConfig& config, const ServerFacts& 
                 .clock = parts.clock,
                 .front = front_,
                 .active = active_,
+                .routing = routing_,
                 .limits = LimitsOf(config.limits)},
                tenants_, facts, config),
       admin_service_({.state = state_,

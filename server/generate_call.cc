@@ -63,10 +63,12 @@ absl::StatusOr<Engine::Ticket> GenerateCall::SubmitToEngine() {
     return absl::DeadlineExceededError("the deadline passed before the request was read");
   }
   Engine& engine = *parts_.state.engine();
-  GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, *policy_, engine));
+  const std::shared_ptr<const RoutingTable> routing = parts_.routing.Read();
+  GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, *policy_, *routing, engine));
   request.id = id_;
   request.deadline = deadline_;
   record_.priority = request.priority;
+  record_.mode = request.mode;
   converter_.set_priority(request.priority);
   return engine.Submit(std::move(request), shared_from_this());
 }
@@ -125,7 +127,7 @@ CallSnapshot GenerateCall::Snapshot() const {
                         .traceparent = traceparent_,
                         .tenant = policy_ == nullptr ? "" : policy_->tenant->name,
                         .priority = record_.priority,
-                        .mode = RoutingMode::kExact,  // the only one that is served
+                        .mode = record_.mode,
                         .state = record_.state,
                         .start = start_};
   snapshot.num_prompt_tokens = record_.num_prompt_tokens;

@@ -27,6 +27,7 @@
 #include "server/health.h"
 #include "server/live_set.h"
 #include "server/prometheus_metrics.h"
+#include "server/routing_control.h"
 #include "server/stream_queue.h"
 #include "server/tenants.h"
 
@@ -42,6 +43,7 @@ struct CallParts {
   const Clock& clock;
   FrontPool& front;
   LiveSet<GenerateCall>& active;  // the calls that gRPC has not let go of
+  const RoutingControl& routing;
   StreamLimits limits;
 };
 
@@ -95,9 +97,10 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   bool CancelByOperator();
 
  private:
-  // For operators and the log line. Written by the engine loop, priority before it.
+  // For operators and the log line. Written by the engine loop, priority and mode before it.
   struct Record {
     std::atomic<Priority> priority = Priority::kNormal;  // in force
+    std::atomic<RoutingMode> mode = RoutingMode::kExact;
     std::atomic<CallSnapshot::State> state = CallSnapshot::State::kQueued;
     std::atomic<int32_t> num_prompt_tokens = 0;
     std::atomic<int32_t> num_cached_prompt_tokens = 0;

@@ -60,7 +60,11 @@ absl::Status ReadEnum(const YAML::Node& node, const std::string& where,
 }
 
 constexpr std::array<const char*, 3> kPriorityNames = {"low", "normal", "high"};
-constexpr std::array<const char*, 3> kModeNames = {"exact", "isolated", "shared"};
+
+absl::Status ReadMode(const YAML::Node& node, const std::string& where, RoutingMode& mode) {
+  constexpr std::array<const char*, kNumRoutingModes> kNames = {"exact", "isolated", "shared"};
+  return ReadEnum(node, where, kNames, mode);
+}
 
 absl::Status ReadName(const YAML::Node& node, const std::string& where, std::string& name) {
   GATEHOUSE_ASSIGN_OR_RETURN(name, ReadText(node, where));
@@ -75,7 +79,7 @@ absl::Status ReadName(const YAML::Node& node, const std::string& where, std::str
 
 struct TenantEntry {
   Tenant tenant;
-  RoutingMode default_mode = RoutingMode::kExact;
+  std::optional<RoutingMode> default_mode;
   RoutingMode loosest_mode = RoutingMode::kExact;  // looser ones must be granted
   std::vector<std::string> tokens;
 };
@@ -96,9 +100,9 @@ absl::Status ReadKey(const std::string& key, const YAML::Node& value, const std:
     GATEHOUSE_RETURN_IF_ERROR(ReadWhole(value, where, 0, int64_t{1} << 40, number));
     entry.tenant.max_queued_tokens = number;
   } else if (key == "default-mode") {
-    return ReadEnum(value, where, kModeNames, entry.default_mode);
+    return ReadMode(value, where, entry.default_mode.emplace());
   } else if (key == "loosest-mode") {
-    return ReadEnum(value, where, kModeNames, entry.loosest_mode);
+    return ReadMode(value, where, entry.loosest_mode);
   } else if (key == "tokens") {
     if (!value.IsSequence()) return Bad(where, "a list");
     for (const YAML::Node& token : value) {
@@ -129,9 +133,6 @@ absl::StatusOr<TenantEntry> ReadEntry(const YAML::Node& node, const std::string&
   if (entry.tokens.empty()) return Bad(where + ".tokens", "at least one");
   if (entry.default_mode > entry.loosest_mode) {
     return Bad(where + ".default-mode", "a mode that loosest-mode allows");
-  }
-  if (entry.default_mode != RoutingMode::kExact) {
-    return Bad(where + ".default-mode", "exact, the only mode that this version serves");
   }
   return entry;
 }
@@ -164,8 +165,6 @@ absl::StatusOr<std::vector<TenantEntry>> ReadEntries(const std::string& yaml) {
 }
 
 }  // namespace
-
-const char* RoutingModeName(RoutingMode mode) { return kModeNames[static_cast<size_t>(mode)]; }
 
 TenantTable::TenantTable() { policies_.push_back(std::make_shared<const TenantPolicy>()); }
 

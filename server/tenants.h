@@ -15,18 +15,15 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/request/routing_mode.h"
 #include "engine/request/tenant.h"
 #include "kernels/base/mutex.h"
 
 namespace gatehouse {
 
-// What a full expert may do to a request, from strict to loose.
-enum class RoutingMode { kExact, kIsolated, kShared };
-const char* RoutingModeName(RoutingMode mode);  // exact
-
 struct TenantPolicy {
   std::shared_ptr<const Tenant> tenant = std::make_shared<const Tenant>();  // the engine's part
-  RoutingMode default_mode = RoutingMode::kExact;
+  std::optional<RoutingMode> default_mode;  // absent: the server's, as far as loosest_mode allows
   RoutingMode loosest_mode = RoutingMode::kShared;
 };
 

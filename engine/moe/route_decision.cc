@@ -2,6 +2,17 @@
 
 namespace gatehouse {
 
+RouteReport& RouteReport::operator+=(const RouteReport& other) {
+  assignments += other.assignments;
+  kept += other.kept;
+  rerouted += other.rerouted;
+  dropped += other.dropped;
+  gate_mass += other.gate_mass;
+  gate_mass_kept += other.gate_mass_kept;
+  overrides += other.overrides;
+  return *this;
+}
+
 RouteReport Summarise(const RouteDecision& decision) {
   RouteReport report;
   report.assignments = static_cast<int64_t>(decision.pairs.size());

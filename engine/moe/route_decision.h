@@ -59,6 +59,7 @@ struct RouteReport {
   double gate_mass = 0;       // of all pairs
   double gate_mass_kept = 0;  // of those computed, with their final experts
   int64_t overrides = 0;
+  RouteReport& operator+=(const RouteReport& other);
   bool exact() const { return rerouted == 0 && dropped == 0 && overrides == 0; }
 };
 RouteReport Summarise(const RouteDecision& decision);

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/moe/pinned_policy.h"
+#include "engine/request/routing_mode.h"
 #include "engine/request/sampling_params.h"
 #include "engine/request/tenant.h"
 #include "kernels/base/clock.h"
@@ -25,6 +27,12 @@ struct Request {
   std::shared_ptr<const Tenant> tenant;  // null: the default one, Tenant{}
   // Cached prompts are shared only between requests of one tenant and one salt.
   std::string cache_salt;
+  // The version of the bounds that it was admitted under, to its end; null: exact.
+  RoutingMode mode = RoutingMode::kExact;
+  std::shared_ptr<const PinnedPolicy> policy;
+  // Bounded routing breaks ties by an id that the client chose. One that the server made tells of
+  // other clients' requests, so the prompt takes its place.
+  bool has_client_id = false;
 };
 
 // What a request is validated against.

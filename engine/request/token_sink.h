@@ -14,12 +14,14 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/moe/route_decision.h"
+#include "engine/request/routing_mode.h"
 #include "kernels/backend.h"
 
 namespace gatehouse {
 
 // Which experts computed one token: per MoE layer (ascending) top_k ids in slot order and their
-// weights.
+// weights; -1 and 0 where a bound dropped the pair.
 struct RoutedExperts {
   std::vector<int32_t> expert_ids;  // [num_moe_layers * top_k]
   std::vector<float> weights;       // [num_moe_layers * top_k]
@@ -62,11 +64,9 @@ enum class FinishReason { kStopEos, kStopToken, kStopString, kLength };
 
 // Sums over the request's tokens and MoE layers (rule R20).
 struct MoeReport {
-  int64_t num_assignments = 0;
-  int64_t num_kept = 0;
-  int64_t num_rerouted = 0;
-  int64_t num_dropped = 0;
-  double gate_mass_kept_ratio = 1;
+  RoutingMode mode = RoutingMode::kExact;
+  int64_t policy_version = 0;  // 0: exact, under none
+  RouteReport routes;
 };
 
 struct FinishedEvent {

@@ -4,10 +4,11 @@
 //   tokens   [ 0 .. 15 ][ 16 .. 31 ][ 32 .. 37
 //   blocks   [ reused   ][ reused   ][ own: computed by this sequence's rows
 //
-// Between two steps every full block whose positions are computed is in the index, and the sequence
-// holds the very block that the index names: of two sequences that computed the same tokens side by
-// side one gives its block back. So whoever holds a block holds all before it, contents are
-// evicted from the end of a prefix, and what the index names always has its parent there.
+// Between two steps every full block whose positions are computed and sharable is in the index, and
+// the sequence holds the very block that the index names: of two sequences that computed the same
+// tokens side by side one gives its block back. So whoever holds a block holds all before it,
+// contents are evicted from the end of a prefix, and what the index names always has its parent
+// there.
 //
 // Owner: the scheduler; its thread. Never fails; a wrong call is a fault of ours and aborts.
 #pragma once
@@ -32,6 +33,8 @@ class BlockTables {
   // Takes blocks until there is room for `num_positions` more, or none is left; returns for how
   // many there is room.
   int32_t Grow(Sequence& sequence, int32_t num_positions);
+  // Gives back what rows were foreseen for and not planned: `num_positions` are left to come.
+  void Shrink(Sequence& sequence, int32_t num_positions);
   // Full blocks that have been computed can be found from now on.
   void Index(Sequence& sequence);
   // Gives all back; the sequence is at position 0 again.
@@ -48,7 +51,8 @@ class BlockTables {
   absl::Status CheckSequence(const Sequence& sequence) const;
 
  private:
-  BlockContent ContentOf(const Sequence& sequence, int32_t block_idx) const;
+  bool TakeGroup(Sequence& sequence);
+  BlockContent ContentOf(const Sequence& sequence, int32_t block_idx, ContentId parent) const;
 
   const int32_t block_tokens_;
   BlockPool pool_;

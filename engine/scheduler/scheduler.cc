@@ -9,12 +9,6 @@
 namespace gatehouse {
 namespace {
 
-// No two pairs of tenant and salt give one scope: the length tells where the name ends.
-std::string CacheScopeOf(const Request& request) {
-  const std::string tenant = request.tenant == nullptr ? Tenant{}.name : request.tenant->name;
-  return absl::StrFormat("%d:%s%s", tenant.size(), tenant, request.cache_salt);
-}
-
 // What comes out tells of each row of the prompt: then each is computed.
 bool WantsEveryRow(const OutputParams& output) {
   return output.prompt_logprobs.has_value() || output.routed_experts || output.moe_report;
@@ -41,6 +35,9 @@ Scheduler::Scheduler(const SchedulerSetup& setup)
       max_running_(MaxRunning(setup.options)),
       eos_token_ids_(setup.eos_token_ids),
       blocks_(setup.num_blocks, setup.block_tokens, setup.hash_seed),
+      grid_{.block_tokens = setup.block_tokens,
+            .max_chunk_tokens = std::max(setup.options.max_step_tokens - max_running_, 1),
+            .secret = setup.routing_secret},
       prefill_budget_(setup.options.max_step_ms) {
   GATEHOUSE_CHECK(options_.max_step_tokens >= 1) << "max_step_tokens " << options_.max_step_tokens;
 }
@@ -78,7 +75,7 @@ Sequence& Scheduler::AddOutput(SequenceId ticket, const OpenRequest& open, int32
   sequence->tokens.reserve(most_tokens);
   sequence->tokens.assign(request.prompt_ids.begin(), request.prompt_ids.end());
   sequence->block_ids.reserve(blocks_.BlocksFor(most_tokens));
-  sequence->cache_scope = CacheScopeOf(request);
+  SetRouting(grid_, *sequence);
   sequence->wants_every_row = WantsEveryRow(request.output);
   if (output_index > 0) {  // the first output tells of the prompt
     sequence->num_seen = sequence->num_prompt_tokens;
@@ -127,8 +124,10 @@ std::vector<SequenceId> Scheduler::TakeExpired(TimePoint now) {
 std::span<const SequenceUpdate> Scheduler::Commit(const StepOutcome& outcome) {
   GATEHOUSE_CHECK(in_flight_);
   if (outcome.status.ok()) {
-    GATEHOUSE_CHECK(outcome.samples.size() == plan_.logit_rows.size() &&
-                    outcome.row_failed.size() == plan_.token_ids.size())
+    GATEHOUSE_CHECK(
+        outcome.samples.size() == plan_.logit_rows.size() &&
+        outcome.row_failed.size() == plan_.token_ids.size() &&
+        (outcome.row_touched.empty() || outcome.row_touched.size() == plan_.token_ids.size()))
         << outcome.samples.size() << " samples, " << outcome.row_failed.size() << " rows";
     prefill_budget_.Learn(plan_.num_prefill_tokens, plan_.num_decode_tokens, outcome.duration);
   }
@@ -162,6 +161,7 @@ SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcom
   update.first_logit_row = planned.first_logit_row;
   update.num_prompt_targets = planned.num_logit_rows;
   sequence.num_seen = std::max(sequence.num_seen, sequence.num_computed);
+  NoteTouched(span, outcome.row_touched, sequence);
   blocks_.Index(sequence);
   const bool has_token = sequence.num_uncomputed() == 0;
   const int32_t num_new_prompt_rows =
@@ -178,6 +178,18 @@ SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcom
     if (update.finish_reason.has_value()) Erase(sequence);
   }
   return update;
+}
+
+// Shared bounds moved a pair of a row: from its position on the keys and values are no function of
+// the tokens alone.
+void Scheduler::NoteTouched(const SequenceSpan& span, std::span<const uint8_t> row_touched,
+                            Sequence& sequence) {
+  if (row_touched.empty() || sequence.request->mode != RoutingMode::kShared) return;
+  for (int32_t i = 0; i < span.num_rows; ++i) {
+    if (row_touched[span.first_row + i] == 0) continue;
+    sequence.clean_end = std::min(sequence.clean_end, span.first_position + i);
+    return;
+  }
 }
 
 absl::Status Scheduler::StatusOfSpan(int32_t span_idx, const StepOutcome& outcome) const {

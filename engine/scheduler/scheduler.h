@@ -29,6 +29,8 @@
 //             the step already: it sits out. Decodes come first, so others may hold the blocks that
 //             the first needs for a chunk of its prompt; every step still computes something, and
 //             whoever it was comes nearer to its end.
+//   Chunks    of a bounded prompt end where its mode says (row_routing.h): a sequence that does not
+//             come so far in what is left of the step sits out, but the first always gets there.
 //   Prefixes  full blocks that were computed are kept until their memory is needed. A sequence that
 //             begins with the same tokens, in the same tenant and salt, takes them over: a
 //             preempted one its own.
@@ -49,6 +51,7 @@
 #include "engine/request/token_sink.h"
 #include "engine/scheduler/block_tables.h"
 #include "engine/scheduler/prefill_budget.h"
+#include "engine/scheduler/row_routing.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_plan.h"
 #include "engine/scheduler/tenant_queues.h"
@@ -62,6 +65,9 @@ struct StepOutcome {
   absl::Status status;                  // not OK: the whole step failed, the spans are empty
   std::span<const RowSample> samples;   // [plan.logit_rows.size()]
   std::span<const uint8_t> row_failed;  // [plan.num_rows()]
+  // [plan.num_rows()]: bounds moved, dropped or forced a pair of the row in some layer. Empty:
+  // none.
+  std::span<const uint8_t> row_touched;
   Duration duration{};
 };
 
@@ -95,7 +101,8 @@ struct SchedulerSetup {
   int32_t num_blocks = 0;
   int32_t block_tokens = 16;
   std::vector<int32_t> eos_token_ids;
-  uint64_t hash_seed = 0;  // of the prefix cache; changes no result
+  uint64_t hash_seed = 0;    // of the prefix cache; changes no result
+  HashKey routing_secret{};  // ties and home devices of bounded routing; the same replays them
 };
 
 class Scheduler {
@@ -162,7 +169,9 @@ class Scheduler {
   void RankRunning();
   void PlanDecodes();
   void PlanPrefills();
+  int32_t ChunkFor(const Sequence& sequence, int32_t budget) const;
   void AppendSpan(Sequence& sequence, int32_t num_rows);
+  void RouteRows();
   // Takes blocks for `num_positions` positions, preempting other sequences if need be; returns
   // how many positions there is room for, which may be fewer.
   int32_t MakeRoom(Sequence& sequence, int32_t num_positions);
@@ -171,6 +180,8 @@ class Scheduler {
   void StopRunning(Sequence& sequence);
 
   SequenceUpdate CommitSpan(int32_t span_idx, const StepOutcome& outcome);
+  static void NoteTouched(const SequenceSpan& span, std::span<const uint8_t> row_touched,
+                          Sequence& sequence);
   absl::Status StatusOfSpan(int32_t span_idx, const StepOutcome& outcome) const;
   std::optional<FinishReason> AppendToken(Sequence& sequence, int32_t token_id) const;
 
@@ -182,6 +193,7 @@ class Scheduler {
   const std::vector<int32_t> eos_token_ids_;
 
   BlockTables blocks_;
+  const RoutingGrid grid_;
   PrefillBudget prefill_budget_;
   std::unordered_map<SequenceId, OpenRequest> requests_;  // by ticket
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;

@@ -1,10 +1,22 @@
 // Scheduler::Plan: who starts, who runs in this step, who gives up its blocks.
 #include <algorithm>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "engine/scheduler/scheduler.h"
 #include "kernels/base/check.h"
 
 namespace gatehouse {
+namespace {
+
+template <typename T>
+int32_t IndexOf(const std::vector<T>& values, const std::type_identity_t<T>& value) {
+  const auto found = std::find(values.begin(), values.end(), value);
+  return found == values.end() ? -1 : static_cast<int32_t>(found - values.begin());
+}
+
+}  // namespace
 
 const StepPlan& Scheduler::Plan() {
   GATEHOUSE_CHECK(!in_flight_);
@@ -24,6 +36,7 @@ const StepPlan& Scheduler::Plan() {
   RankRunning();
   PlanDecodes();
   PlanPrefills();
+  RouteRows();
   GATEHOUSE_CHECK(plan_.empty() == sequences_.empty()) << "the oldest sequence must progress";
   in_flight_ = !plan_.empty();
   return plan_;
@@ -119,15 +132,52 @@ void Scheduler::PlanPrefills() {
   int32_t budget =
       std::min(prefill_budget_.max_tokens(), options_.max_step_tokens - plan_.num_decode_tokens);
   for (Sequence* const sequence : prefills_) {
-    if (budget == 0) break;
+    if (budget <= 0) break;
     if (!sequence->running) continue;
     blocks_.Reuse(*sequence);  // what others have computed since it started
-    const int32_t num_rows = MakeRoom(*sequence, std::min(sequence->num_uncomputed(), budget));
+    const int32_t room = MakeRoom(*sequence, ChunkFor(*sequence, budget));
+    const int32_t end = ChunkEnd(*sequence, sequence->num_computed + room);
+    const int32_t num_rows = end - sequence->num_computed;
+    blocks_.Shrink(*sequence, num_rows);
     if (num_rows == 0) continue;
     AppendSpan(*sequence, num_rows);
     budget -= num_rows;
   }
   plan_.num_prefill_tokens = plan_.num_rows() - plan_.num_decode_tokens;
+}
+
+// How many rows of a prompt to plan within `budget`. The first prompt of a step goes as far as its
+// next chunk ends whatever the budget: else it never would.
+int32_t Scheduler::ChunkFor(const Sequence& sequence, int32_t budget) const {
+  const int32_t wanted =
+      ChunkEnd(sequence, sequence.num_computed + std::min(sequence.num_uncomputed(), budget));
+  const bool is_first = plan_.num_rows() == plan_.num_decode_tokens;
+  const int32_t least = is_first ? FirstChunkEnd(sequence) : sequence.num_computed;
+  return std::max(wanted, least) - sequence.num_computed;
+}
+
+// Unless every row is exact.
+void Scheduler::RouteRows() {
+  plan_.routed_tokens.clear();
+  plan_.policies.clear();
+  std::vector<std::pair<const TenantState*, int32_t>> groups;
+  for (const PlannedSpan& planned : planned_) {
+    const PinnedPolicy* const policy = planned.sequence->request->policy.get();
+    if (policy == nullptr || IndexOf(plan_.policies, policy) >= 0) continue;
+    plan_.policies.push_back(policy);
+  }
+  if (plan_.policies.empty()) return;
+  for (size_t i = 0; i < planned_.size(); ++i) {
+    const Sequence& sequence = *planned_[i].sequence;
+    RowPolicy row{.policy_idx = IndexOf(plan_.policies, sequence.request->policy.get())};
+    const std::pair<const TenantState*, int32_t> group(sequence.tenant, row.policy_idx);
+    if (IndexOf(groups, group) < 0) groups.push_back(group);
+    row.group = IndexOf(groups, group);
+    const SequenceSpan& span = plan_.spans[i];
+    for (int32_t r = 0; r < span.num_rows; ++r) {
+      plan_.routed_tokens.push_back(TokenOf(sequence, span.first_position + r, row, grid_.secret));
+    }
+  }
 }
 
 void Scheduler::AppendSpan(Sequence& sequence, int32_t num_rows) {

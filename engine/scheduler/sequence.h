@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,10 +41,20 @@ struct Sequence {
   bool running = false;
   bool in_plan = false;
 
+  // Bounded routing (row_routing.h).
+  uint64_t tie_key = 0;       // of this output; each position has its own
+  int32_t home_device = 0;    // of the policy's placement
+  int32_t chunk_quantum = 1;  // chunks of its prompt end at multiples of this, or at its end
+
   // For BlockTables.
   std::string cache_scope;       // tenant and salt: who may share its blocks
   bool wants_every_row = false;  // its results tell of every row: none is taken from the cache
-  int32_t num_reused = 0;        // leading positions taken from the cache since it started
+  // Blocks are shared in groups of so many, and none that holds a position from one of these ends
+  // on: the request's own for ever, or until it is computed again.
+  int32_t group_blocks = 1;
+  int32_t sharable_end = std::numeric_limits<int32_t>::max();
+  int32_t clean_end = std::numeric_limits<int32_t>::max();
+  int32_t num_reused = 0;  // leading positions taken from the cache since it started
   int32_t num_indexed_blocks = 0;
   ContentId last_content = kNoContent;    // of the last of them
   int32_t num_cached_prompt_tokens = -1;  // found there when it ran first; -1: it has not

@@ -310,7 +310,7 @@ TEST(ParseCliOptionsTest, NamesTheUnknownWordAndTheNearestKnown) {
 TEST(ParseCliOptionsTest, RefusesValuesOfTheWrongKind) {
   EXPECT_THAT(UsageError({"generate", "x", "--top-k", "many"}), HasSubstr("--top-k"));
   EXPECT_THAT(UsageError({"generate", "x", "--logit-bias", "5:2"}), HasSubstr("ID=VALUE"));
-  EXPECT_THAT(UsageError({"generate", "x", "--routing", "loose"}), HasSubstr("--routing"));
+  EXPECT_THAT(UsageError({"generate", "x", "--routing", "loose"}), HasSubstr("--mode"));
   EXPECT_THAT(UsageError({"generate", "x", "--seed", "-1"}), HasSubstr("--seed"));
   EXPECT_THAT(UsageError({"info", "--timeout", "-3"}), HasSubstr("--timeout"));
   EXPECT_THAT(UsageError({"detokenize", "1", "x"}), HasSubstr("'x' is not a token id"));

@@ -43,7 +43,7 @@ TEST(OutputStreamTest, StreamsSeveralOutputsOfOnePrompt) {
     indices.insert(event.output_index);
     EXPECT_EQ(event.num_prompt_tokens, 40);
     EXPECT_EQ(event.num_generated_tokens, 6);
-    EXPECT_EQ(event.moe_report->num_assignments, 45 * 2 * 2);  // as if it were alone
+    EXPECT_EQ(event.moe_report->routes.assignments, 45 * 2 * 2);  // as if it were alone
   }
   EXPECT_EQ(indices, (std::set<int32_t>{0, 1, 2}));
   EXPECT_EQ(harness.observer().ended().at(0).num_generated_tokens, 18);

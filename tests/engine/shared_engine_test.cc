@@ -51,7 +51,7 @@ TEST(SharedEngineTest, ComputesAWarmPromptAgainWhenItsRowsAreAskedFor) {
     EXPECT_EQ(num_prompt_tokens, request.output.moe_report ? 0u : 10u);
     const auto moe_report = sink->EventsOf<FinishedEvent>().at(0).moe_report;
     if (moe_report.has_value()) {
-      EXPECT_EQ(moe_report->num_assignments, 13 * 2 * 2);
+      EXPECT_EQ(moe_report->routes.assignments, 13 * 2 * 2);
     }
   }
 }
@@ -153,10 +153,10 @@ TEST(SharedEngineTest, CountsEveryRowOnceInTheMoeReport) {
   EXPECT_EQ(second->WaitForClose(), absl::OkStatus());
   const FinishedEvent finished = second->EventsOf<FinishedEvent>().at(0);
   EXPECT_GT(finished.num_preemptions, 0) << "the case must preempt to mean something";
-  EXPECT_EQ(finished.moe_report->num_assignments, 15 * 3 * 2);  // rows, layers, top_k
-  EXPECT_EQ(finished.moe_report->num_kept, 15 * 3 * 2);
-  EXPECT_EQ(finished.moe_report->num_dropped, 0);
-  EXPECT_EQ(finished.moe_report->gate_mass_kept_ratio, 1);
+  EXPECT_EQ(finished.moe_report->routes.assignments, 15 * 3 * 2);  // rows, layers, top_k
+  EXPECT_EQ(finished.moe_report->routes.kept, 15 * 3 * 2);
+  EXPECT_EQ(finished.moe_report->routes.dropped, 0);
+  EXPECT_EQ(finished.moe_report->routes.gate_mass_kept, finished.moe_report->routes.gate_mass);
   EXPECT_EQ(second->token_ids(), ExpectedTokens(request));
 }
 
@@ -180,8 +180,8 @@ TEST(SharedEngineTest, CountsEveryRowOnceWhenAPromptIsPreemptedBetweenItsChunks)
   for (const auto& sink : sinks) {
     EXPECT_EQ(sink->WaitForClose(), absl::OkStatus());
     const FinishedEvent finished = sink->EventsOf<FinishedEvent>().at(0);
-    EXPECT_EQ(finished.moe_report->num_assignments, 59 * 3 * 2);
-    EXPECT_EQ(finished.moe_report->num_kept, 59 * 3 * 2);
+    EXPECT_EQ(finished.moe_report->routes.assignments, 59 * 3 * 2);
+    EXPECT_EQ(finished.moe_report->routes.kept, 59 * 3 * 2);
     num_preemptions += finished.num_preemptions;
   }
   EXPECT_GT(num_preemptions, 0) << "the case must preempt to mean something";

@@ -34,7 +34,7 @@ void CheckRefusal(const absl::Status& status) {
 
 void CheckGenerate(const v1::GenerateRequest& message) {
   const Engine& engine = TheEngine();
-  absl::StatusOr<Request> request = ToRequest(message, TenantPolicy(), engine);
+  absl::StatusOr<Request> request = ToRequest(message, TenantPolicy(), RoutingTable(), engine);
   if (!request.ok()) return CheckRefusal(request.status());
   const absl::Status status = ValidateRequest(engine.limits(), *request);
   if (!status.ok()) return CheckRefusal(status);

@@ -61,13 +61,12 @@ class ErrorTest(ServerTest):
         request.model = self.server.stub.GetModelInfo(pb.GetModelInfoRequest()).name
         self.assertEqual(len(generate(self.server, request).ids), 16)
 
-    def test_what_is_not_served_yet_says_so(self):
-        requests = {"routing": text_request()}
-        requests["routing"].routing.mode = pb.Routing.SHARED
-        for what, request in requests.items():
-            with self.subTest(what=what):
-                error = self.assert_fails(grpc.StatusCode.UNIMPLEMENTED, lambda: generate(self.server, request))
-                self.assertIn(what, error.details())
+    def test_a_mode_without_policy_says_what_to_configure(self):
+        request = text_request()
+        request.routing.mode = pb.Routing.SHARED
+        error = self.assert_fails(grpc.StatusCode.FAILED_PRECONDITION, lambda: generate(self.server, request))
+        self.assertIn("mode shared", error.details())
+        self.assertIn("--routing-config", error.details())
 
     def test_a_message_beyond_the_limit_is_refused_and_the_next_is_served(self):
         limit = self.server.stub.GetServerInfo(pb.GetServerInfoRequest()).limits.max_request_bytes

@@ -169,7 +169,7 @@ class TokenTest(SecurityTest):
         self.assertEqual(run(OTHER_TOKEN).started.priority, pb.GenerateRequest.HIGH)
         request.routing.mode = pb.Routing.SHARED
         self.assertEqual(self.code_of(lambda: run(TOKEN)), Code.PERMISSION_DENIED)
-        self.assertEqual(self.code_of(lambda: run(OTHER_TOKEN)), Code.UNIMPLEMENTED)
+        self.assertEqual(self.code_of(lambda: run(OTHER_TOKEN)), Code.FAILED_PRECONDITION)
         request.routing.mode = pb.Routing.EXACT
         self.assertIn("tenant=web", server.log())
 

@@ -76,7 +76,7 @@ ALLOWED = {  # module -> modules it may include, besides itself and base
     "engine api": ["kernels", "request", "chat template", "tokenizer", "model", "engine config", "memory plan", "routing values"],
     "engine": ["engine api", "chat template", "engine config", "memory plan", "kernels", "request", "tokenizer", "scheduler", "step plan", "block pool", "cache", "moe",
                "routing values", "model", "sampling", "worker"],
-    "server": ["engine api", "chat template", "engine config", "request", "tokenizer", "kernels", "proto"],
+    "server": ["engine api", "chat template", "engine config", "request", "routing values", "tokenizer", "kernels", "proto"],
     "client": ["proto"],
     "proto": [],
 }

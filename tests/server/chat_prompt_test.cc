@@ -100,7 +100,7 @@ TEST_F(ChatPromptTest, GenerateAndTokenizeTakeTheSameIds) {
   *generate.mutable_chat() = Chat("hello");
   v1::TokenizeRequest tokenize;
   *tokenize.mutable_chat() = Chat("hello");
-  const auto request = ToRequest(generate, TenantPolicy(), engine_);
+  const auto request = ToRequest(generate, TenantPolicy(), RoutingTable(), engine_);
   const auto response = Tokenize(tokenize, engine_);
   ASSERT_TRUE(request.ok() && response.ok());
   EXPECT_EQ(request->prompt_ids,

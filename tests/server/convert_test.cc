@@ -30,7 +30,7 @@ class ConvertTest : public ::testing::Test {
  protected:
   // What a client gets: conversion, then the engine's validation.
   absl::Status Check(const v1::GenerateRequest& message) {
-    absl::StatusOr<Request> request = ToRequest(message, policy_, engine_);
+    absl::StatusOr<Request> request = ToRequest(message, policy_, routing_, engine_);
     return request.ok() ? ValidateRequest(engine_.limits(), *request) : request.status();
   }
   static v1::GenerateRequest Text(const std::string& text = "hello") {
@@ -43,10 +43,11 @@ class ConvertTest : public ::testing::Test {
   IgnoreSteps observer_;
   FakeEngine engine_{{.max_context = 100}, clock_, observer_};
   TenantPolicy policy_;
+  RoutingTable routing_;
 };
 
 TEST_F(ConvertTest, TakesTheModelsDefaultsWhereNothingIsSaid) {
-  const auto request = ToRequest(Text("ab"), policy_, engine_);
+  const auto request = ToRequest(Text("ab"), policy_, routing_, engine_);
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_THAT(request->prompt_ids, ElementsAre(ByteTokenizer::kEndId, 'a', 'b'));
   EXPECT_EQ(request->sampling.temperature, 0.7f);
@@ -92,7 +93,7 @@ TEST_F(ConvertTest, ReadsEveryFieldAndTellsZeroFromNotSet) {
   output.set_routed_experts(true);
   output.set_moe_report(true);
 
-  const auto request = ToRequest(message, policy_, engine_);
+  const auto request = ToRequest(message, policy_, routing_, engine_);
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->id, "id 1");
   EXPECT_EQ(request->prompt_ids.size(), 5u) << "no special token";
@@ -126,7 +127,7 @@ TEST_F(ConvertTest, ReadsEveryFieldAndTellsZeroFromNotSet) {
 TEST_F(ConvertTest, TextOfUsersNeverBecomesASpecialToken) {
   v1::GenerateRequest message = Text("<|end|>");
   message.set_add_special_tokens(false);
-  EXPECT_EQ(ToRequest(message, policy_, engine_)->prompt_ids.size(), 7u);
+  EXPECT_EQ(ToRequest(message, policy_, routing_, engine_)->prompt_ids.size(), 7u);
 }
 
 struct InvalidField {
@@ -228,15 +229,24 @@ TEST_F(ConvertTest, DetokenizesAsManyIdsAsItsLimitSays) {
             absl::InvalidArgumentError("ids: got 65537 tokens, the limit is 65536"));
 }
 
-TEST_F(ConvertTest, WhatIsNotServedYetIsNamed) {
-  v1::GenerateRequest isolated = Text();
-  isolated.mutable_routing()->set_mode(v1::Routing::ISOLATED);
-  for (const auto& [message, name] : std::vector<std::pair<v1::GenerateRequest, std::string>>{
-           {isolated, "routing.mode ISOLATED"}}) {
-    const absl::Status status = Check(message);
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_THAT(std::string(status.message()), HasSubstr(name));
-  }
+TEST_F(ConvertTest, PinsThePolicyOfTheModeAndSaysWhatToConfigureWhereThereIsNone) {
+  v1::GenerateRequest message = Text();
+  message.mutable_routing()->set_mode(v1::Routing::ISOLATED);
+  const absl::Status status = Check(message);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no policy for mode isolated"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--routing-config"));
+  routing_.isolated = std::make_shared<const PinnedPolicy>(PinnedPolicy{.version = 7});
+  const auto request = ToRequest(message, policy_, routing_, engine_);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->mode, RoutingMode::kIsolated);
+  EXPECT_EQ(request->policy, routing_.isolated);
+  EXPECT_FALSE(request->has_client_id);
+  message.mutable_routing()->set_mode(v1::Routing::EXACT);
+  message.set_request_id("mine");
+  const auto exact = ToRequest(message, policy_, routing_, engine_);
+  EXPECT_EQ(exact->policy, nullptr);
+  EXPECT_TRUE(exact->has_client_id);
 }
 
 TEST(EventConverterTest, CarriesEverythingAnEventHolds) {
@@ -269,7 +279,7 @@ TEST(EventConverterTest, CarriesEverythingAnEventHolds) {
   finished.num_prompt_tokens = 9;
   finished.num_generated_tokens = 2;
   finished.num_preemptions = 1;
-  finished.moe_report = MoeReport{.num_assignments = 8, .num_kept = 8};
+  finished.moe_report = MoeReport{.routes = {.assignments = 8, .kept = 8}};
   converter.Convert(finished, response);
   EXPECT_EQ(response.finished().matched_stop(), "end");
   EXPECT_FALSE(response.finished().has_matched_stop_token_id());

@@ -205,12 +205,12 @@ TEST_F(GenerateServiceTest, OtherModelsAreNotFound) {
   EXPECT_TRUE(Generate(request).status.ok());
 }
 
-TEST_F(GenerateServiceTest, WhatIsNotServedYetIsUnimplementedAndNamed) {
+TEST_F(GenerateServiceTest, AModeWithoutPolicyIsRefusedSayingWhatToConfigure) {
   StartServer();
   v1::GenerateRequest shared = TextRequest("a", 1);
   shared.mutable_routing()->set_mode(v1::Routing::SHARED);
-  EXPECT_EQ(Generate(shared).status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_THAT(Generate(shared).status.error_message(), HasSubstr("routing.mode SHARED"));
+  EXPECT_EQ(Generate(shared).status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(Generate(shared).status.error_message(), HasSubstr("no policy for mode shared"));
 }
 
 TEST_F(GenerateServiceTest, OurOwnFaultsCarryTheIdThatTheLogRepeats) {

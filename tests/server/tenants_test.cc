@@ -83,9 +83,8 @@ TEST(TenantTableTest, NamesWhatIsWrongAndRepeatsNoToken) {
       {"tenants: [{name: a, max-priority: top, tokens: [0123456789abcdef]}]",
        "low, normal or high"},
       {"tenants: [{name: a, default-mode: shared, tokens: [0123456789abcdef]}]", "loosest-mode"},
-      {"tenants: [{name: a, default-mode: shared, loosest-mode: shared, tokens: "
-       "[0123456789abcdef]}]",
-       "only mode that this version serves"},
+      {"tenants: [{name: a, default-mode: loose, tokens: [0123456789abcdef]}]",
+       "exact, isolated or shared"},
       {"tenants: [{name: a, name: b, tokens: [0123456789abcdef]}]", "one such key"},
       {"tenants: [{name: a, token: [0123456789abcdef]}]",
        "tenants[0].token: expected name, weight"},

@@ -146,7 +146,7 @@ class Client {
       if (!request.output.moe_report) continue;
       // Every row but the last token's, once: 2 layers of top 2.
       const size_t num_rows = request.prompt_ids.size() + tokens[output_index].size() - 1;
-      EXPECT_EQ(end.moe_report.value().num_kept, static_cast<int64_t>(num_rows) * 4);
+      EXPECT_EQ(end.moe_report.value().routes.kept, static_cast<int64_t>(num_rows) * 4);
     }
   }
 
