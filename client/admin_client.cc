@@ -46,6 +46,14 @@ class GrpcAdminClient final : public AdminClient {
                                                       const CallOptions& options) override {
     return Call<v1::SetLogLevelResponse>(&v1::Admin::Stub::SetLogLevel, request, options);
   }
+  absl::StatusOr<v1::RoutingPolicy> GetRoutingPolicy(const CallOptions& options) override {
+    return Call<v1::RoutingPolicy>(&v1::Admin::Stub::GetRoutingPolicy,
+                                   v1::GetRoutingPolicyRequest(), options);
+  }
+  absl::StatusOr<v1::RoutingPolicy> SetRoutingPolicy(const v1::SetRoutingPolicyRequest& request,
+                                                     const CallOptions& options) override {
+    return Call<v1::RoutingPolicy>(&v1::Admin::Stub::SetRoutingPolicy, request, options);
+  }
 
  private:
   template <typename Response, typename Request>

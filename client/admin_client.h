@@ -43,6 +43,9 @@ class AdminClient {
                                                   const CallOptions& options) = 0;
   virtual absl::StatusOr<v1::SetLogLevelResponse> SetLogLevel(const v1::SetLogLevelRequest& request,
                                                               const CallOptions& options) = 0;
+  virtual absl::StatusOr<v1::RoutingPolicy> GetRoutingPolicy(const CallOptions& options) = 0;
+  virtual absl::StatusOr<v1::RoutingPolicy> SetRoutingPolicy(
+      const v1::SetRoutingPolicyRequest& request, const CallOptions& options) = 0;
 };
 
 }  // namespace gatehouse

@@ -3,6 +3,10 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -12,6 +16,7 @@
 #include "client/json_output.h"
 #include "client/terminal.h"
 #include "client/terminal_screen.h"
+#include "proto/message_yaml.h"
 
 namespace gatehouse {
 namespace {
@@ -40,6 +45,27 @@ int RunWatch(AdminClient& client, const CliOptions& options, const CallOptions& 
   if (!written.ok()) return PrintLostOutput(written);
   if (!status.ok()) return PrintAdminError(client, options, status);
   return kExitDone;
+}
+
+int RunSetRouting(AdminClient& client, const CliOptions& options, const CallOptions& call) {
+  const std::string& file = options.admin.routing_file;
+  std::ifstream stream;
+  if (file != "-") stream.open(file);
+  std::istream& input = file == "-" ? std::cin : stream;
+  const std::string yaml(std::istreambuf_iterator<char>(input), {});
+  absl::Status read = absl::OkStatus();
+  v1::SetRoutingPolicyRequest request = options.admin.set_routing;
+  if (!input) {
+    read = absl::NotFoundError("cannot be read");
+  } else {
+    read = MessageFromYaml(yaml, *request.mutable_policy());
+  }
+  if (!read.ok()) {
+    const std::string text = absl::StrFormat("%s: %s", file, std::string(read.message()));
+    PrintError(read, text, options.json);
+    return kExitFailed;
+  }
+  return PrintAnswer(client, options, client.SetRoutingPolicy(request, call), MessageToYaml);
 }
 
 }  // namespace
@@ -97,6 +123,10 @@ int RunAdmin(AdminClient& client, const CliOptions& options) {
                            return absl::StrFormat(
                                "was %s\n", v1::SetLogLevelRequest::Level_Name(response.previous()));
                          });
+    case CliCommand::kAdminRouting:
+      return PrintAnswer(client, options, client.GetRoutingPolicy(call), MessageToYaml);
+    case CliCommand::kAdminSetRouting:
+      return RunSetRouting(client, options, call);
     default:
       return kExitBadUsage;
   }

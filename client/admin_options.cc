@@ -85,6 +85,26 @@ void AddServerCommands(CLI::App& parent, CliOptions& options) {
       ->required();
 }
 
+void AddRoutingCommands(CLI::App& parent, CliOptions& options) {
+  AdminOptions& admin = options.admin;
+  CLI::App* const routing =
+      parent.add_subcommand("routing", "The routing policy in force, as the YAML that `set` takes");
+  routing->fallthrough();
+  CLI::App& set = AddCommand(*routing, options, CliCommand::kAdminSetRouting, "set",
+                             "Another policy, for requests admitted from now on");
+  set.add_option("file", admin.routing_file, "YAML; '-': standard input")
+      ->required()
+      ->type_name("FILE");
+  set.add_option_function<int64_t>(
+         "--expected-version",
+         [&admin](int64_t version) { admin.set_routing.set_expected_version(version); },
+         "Only if this version is in force")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 62));
+  routing->parse_complete_callback([&options, &set] {
+    if (!set.parsed()) options.command = CliCommand::kAdminRouting;
+  });
+}
+
 }  // namespace
 
 void AddAdmin(CLI::App& app, CliOptions& options) {
@@ -101,6 +121,7 @@ void AddAdmin(CLI::App& app, CliOptions& options) {
   AddLayerFlag(experts, options.admin);
   AddRequestCommands(parent, options);
   AddServerCommands(parent, options);
+  AddRoutingCommands(parent, options);
 
   CLI::App& top = AddCommand(app, options, CliCommand::kTop, "top",
                              "Live view of requests, rates, memory and the load of the experts");

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <string>
 
 #include "gatehouse/v1/admin.pb.h"
 
@@ -23,6 +24,8 @@ struct AdminOptions {
   v1::CancelRequestRequest cancel;
   v1::DrainRequest drain;
   v1::SetLogLevelRequest log_level;
+  std::string routing_file;                 // routing set; '-': standard input
+  v1::SetRoutingPolicyRequest set_routing;  // without the policy
 
   std::chrono::milliseconds interval() const {
     return std::chrono::milliseconds(static_cast<int64_t>(interval_seconds * 1000));

@@ -27,6 +27,8 @@ enum class CliCommand {
   kAdminCancel,
   kAdminDrain,
   kAdminLogLevel,
+  kAdminRouting,
+  kAdminSetRouting,
   kTop,
 };
 inline bool IsAdmin(CliCommand command) { return command >= CliCommand::kAdminStatus; }

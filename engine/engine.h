@@ -45,6 +45,8 @@ struct ModelDescription {
   int32_t max_context = 0;  // in force
   std::vector<int32_t> eos_token_ids;
   bool has_chat_template = false;
+  bool renormalises_weights = false;  // over a token's chosen experts
+  bool has_shared_expert = false;
   std::string expert_weight_format;
   std::string dense_weight_format;
   SamplingParams default_sampling;     // generation_config.json over our own defaults

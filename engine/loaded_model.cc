@@ -79,6 +79,10 @@ std::string NameOf(const std::string& model_dir) {
   return (path.has_filename() ? path : path.parent_path()).filename().string();
 }
 
+bool RenormalisesWeights(const GateRecipe& gate) {
+  return gate.renormalise || gate.score == GateScore::kSoftmaxOfChosen;
+}
+
 ModelDescription Describe(const std::string& model_dir, const ModelConfig& config,
                           const GenerationConfig& generation, const WeightFormatNames& formats) {
   const ParameterCount parameters = CountParameters(config);
@@ -92,6 +96,8 @@ ModelDescription Describe(const std::string& model_dir, const ModelConfig& confi
                                .num_experts = config.moe.num_experts,
                                .top_k = config.moe.gate.top_k,
                                .eos_token_ids = generation.eos_token_ids,
+                               .renormalises_weights = RenormalisesWeights(config.moe.gate),
+                               .has_shared_expert = config.moe.shared_intermediate_size > 0,
                                .expert_weight_format = formats.experts,
                                .dense_weight_format = formats.dense,
                                .default_sampling = generation.sampling,

@@ -317,14 +317,27 @@ grpc::ServerUnaryReactor* AdminService::SetLogLevel(grpc::CallbackServerContext*
 
 grpc::ServerUnaryReactor* AdminService::GetRoutingPolicy(grpc::CallbackServerContext* context,
                                                          const v1::GetRoutingPolicyRequest*,
-                                                         v1::RoutingPolicy*) {
-  return Unserved(context, "GetRoutingPolicy");
+                                                         v1::RoutingPolicy* response) {
+  return Answer(context, [&] {
+    if (parts_.state.engine() == nullptr) return ServingState::LoadingError();
+    *response = parts_.routing.policy();
+    return absl::OkStatus();
+  });
 }
+
 grpc::ServerUnaryReactor* AdminService::SetRoutingPolicy(grpc::CallbackServerContext* context,
-                                                         const v1::SetRoutingPolicyRequest*,
-                                                         v1::RoutingPolicy*) {
-  return Unserved(context, "SetRoutingPolicy");
+                                                         const v1::SetRoutingPolicyRequest* request,
+                                                         v1::RoutingPolicy* response) {
+  return Answer(context, [&]() -> absl::Status {
+    GATEHOUSE_ASSIGN_OR_RETURN(*response, parts_.routing.Set(*request));
+    parts_.logger.Log(LogLevel::kInfo, "operator set the routing policy",
+                      {{"version", std::to_string(response->version())},
+                       {"isolated", response->isolated().policy()},
+                       {"shared", response->shared().policy()}});
+    return absl::OkStatus();
+  });
 }
+
 grpc::ServerUnaryReactor* AdminService::GetPlacement(grpc::CallbackServerContext* context,
                                                      const v1::GetPlacementRequest*,
                                                      v1::Placement*) {

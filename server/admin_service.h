@@ -13,6 +13,7 @@
 #include "server/describe.h"
 #include "server/generate_call.h"
 #include "server/rate_window.h"
+#include "server/routing_control.h"
 
 namespace gatehouse {
 
@@ -26,6 +27,7 @@ struct AdminParts {
   const LiveSet<GenerateCall>& active;
   const Tenants& operators;  // whose tokens open this service
   AdminWatches& watches;
+  RoutingControl& routing;
   std::function<void(Duration)> request_drain;  // may be called again and again
 };
 

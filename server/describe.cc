@@ -34,6 +34,7 @@ v1::ModelInfo ToModelInfo(const ModelDescription& model) {
   to.set_repetition_penalty(from.repetition_penalty);
   to.set_n(1);
   info.set_default_max_new_tokens(model.default_max_new_tokens);
+  info.set_hash(model.hash);
   return info;
 }
 

@@ -151,6 +151,7 @@ ListeningServer::ListeningServer(const ServerConfig& config, const ServerFacts& 
                       .active = active_,
                       .operators = operators_,
                       .watches = watches_,
+                      .routing = routing_,
                       .request_drain = [this](Duration time) { RequestDrain(time); }},
                      facts, config),
       judge_(config.limits),
@@ -252,6 +253,9 @@ absl::Status ListeningServer::Listen() {
 }
 
 absl::Status ListeningServer::Serve(Engine& engine) {
+  GATEHOUSE_ASSIGN_OR_RETURN(v1::RoutingPolicy routing, LoadRoutingPolicy(config_));
+  const absl::Status usable = routing_.Start(FactsOf(engine.model(), config_.engine), routing);
+  if (!usable.ok()) return Named(config_.routing_config, usable);
   state_.SetEngine(engine);
   {
     // Whoever reads the ready file finds a server that says SERVING.

@@ -43,6 +43,7 @@ class GatehouseServer {
   virtual ~GatehouseServer() = default;  // cuts what is left
 
   // Requests are taken from now on, and the ready file is written; UNAVAILABLE when it cannot be.
+  // INVALID_ARGUMENT or FAILED_PRECONDITION when the routing policy does not fit the model.
   // Once; metrics.SetModel has been called.
   virtual absl::Status Serve(Engine& engine) = 0;
 

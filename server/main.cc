@@ -3,6 +3,7 @@
 // failure, 2 bad flags or configuration, 3 the model cannot be loaded.
 #include <pthread.h>
 
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "engine/engine.h"
 #include "kernels/backend.h"
@@ -20,10 +23,13 @@
 #include "kernels/base/log.h"
 #include "kernels/base/mutex.h"
 #include "kernels/base/status_macros.h"
+#include "proto/message_yaml.h"
 #include "server/cpu_count.h"
 #include "server/gatehouse_server.h"
 #include "server/prometheus_metrics.h"
+#include "server/routing_policy_convert.h"
 #include "server/server_config.h"
+#include "server/small_file.h"
 
 namespace gatehouse {
 namespace {
@@ -109,6 +115,22 @@ int Fail(const absl::Status& status, ExitCode code) {
   return code;
 }
 
+absl::Status ReadRoutingSecret(ServerConfig& config) {
+  const std::string& file = config.routing_secret_file;
+  if (file.empty()) return absl::OkStatus();
+  constexpr size_t kMaxBytes = 64;
+  GATEHOUSE_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(file, kMaxBytes));
+  const std::string hex = std::string(absl::StripAsciiWhitespace(text));
+  std::array<uint64_t, 2> words{};
+  if (hex.size() != 32 || !absl::SimpleHexAtoi(hex.substr(0, 16), &words[0]) ||
+      !absl::SimpleHexAtoi(hex.substr(16), &words[1])) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("--routing-secret-file %s: expected 32 hexadecimal digits", file));
+  }
+  config.engine.routing.secret = words;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choice,
                                                        int num_threads) {
   const std::string name =
@@ -144,7 +166,15 @@ int Check(const ServerConfig& config, std::unique_ptr<Backend> backend, const Cl
           StepObserver& observer) {
   const auto engine = Engine::Create(config.engine, std::move(backend), clock, observer);
   if (!engine.ok()) return FailToLoad(engine.status());
+  absl::StatusOr<v1::RoutingPolicy> routing = LoadRoutingPolicy(config);
+  if (!routing.ok()) return Fail(routing.status(), kBadUsage);
+  const absl::Status usable =
+      ToRoutingTable(FactsOf((*engine)->model(), config.engine), *routing).status();
+  if (!usable.ok()) return Fail(usable, kBadUsage);
   std::printf("%s", (*engine)->memory_plan().ToString().c_str());
+  if (!config.routing_config.empty()) {
+    std::printf("routing policy in force:\n%s", MessageToYaml(*routing).c_str());
+  }
   return kDrained;
 }
 
@@ -200,7 +230,8 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   const absl::Status serving = (*server)->Serve(*engine);
   if (!serving.ok()) {
     logger.Flush();
-    return Fail(serving, kFailed);
+    const bool cannot_write = serving.code() == absl::StatusCode::kUnavailable;
+    return Fail(serving, cannot_write ? kFailed : kBadUsage);
   }
   LogServing(logger, **server, facts, ToSeconds(clock.Now() - start));
   while (signals.Wait() == SignalThread::Event::kReload) (*server)->Reload();
@@ -220,13 +251,21 @@ int Main(const std::vector<std::string>& arguments) {
   if (!command_line.ok()) return Fail(command_line.status(), kBadUsage);
   if (command_line->print) {
     std::printf("%s", command_line->text.c_str());
+    const absl::StatusOr<v1::RoutingPolicy> routing = LoadRoutingPolicy(command_line->config);
+    if (!routing.ok()) return Fail(routing.status(), kBadUsage);
+    if (!command_line->config.routing_config.empty()) {
+      std::printf("--- # routing-config\n%s", MessageToYaml(*routing).c_str());
+    }
     return kDrained;
   }
   // gRPC's own lines have another form than ours and repeat what our errors say; whoever wants them
   // sets the variable.
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   SignalThread signals;
-  return Serve(command_line->config, signals);
+  ServerConfig config = command_line->config;
+  const absl::Status secret = ReadRoutingSecret(config);
+  if (!secret.ok()) return Fail(secret, kBadUsage);
+  return Serve(config, signals);
 }
 
 }  // namespace

@@ -160,6 +160,11 @@ void AddServerOptions(std::vector<Option>& options) {
                          GATEHOUSE_FIELD(auth.tokens)));
   options.push_back(Text("tenants", "FILE", "YAML of tenants: tokens, weights, ceilings",
                          GATEHOUSE_FIELD(auth.tenants)));
+  options.push_back(Text("routing-config", "FILE", "YAML of the routing policy: modes and bounds",
+                         GATEHOUSE_FIELD(routing_config)));
+  options.push_back(Text("routing-secret-file", "FILE",
+                         "32 hexadecimal digits that break ties of bounded routing (none: drawn)",
+                         GATEHOUSE_FIELD(routing_secret_file)));
   options.push_back(Text("admin-tls-client-ca", "FILE",
                          "PEM authority that must have signed operators",
                          GATEHOUSE_FIELD(admin.client_ca)));

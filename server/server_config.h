@@ -53,8 +53,10 @@ struct ServerConfig {
   TlsFiles tls;
   AuthFiles auth;
   AdminOptions admin;
-  bool insecure = false;      // off loopback without TLS
-  double drain_seconds = 30;  // Kubernetes' grace period, nearly
+  std::string routing_config;       // YAML of v1::RoutingPolicy; empty: exact alone
+  std::string routing_secret_file;  // empty: drawn at the start
+  bool insecure = false;            // off loopback without TLS
+  double drain_seconds = 30;        // Kubernetes' grace period, nearly
   LogFormat log_format = LogFormat::kText;
   LogLevel log_level = LogLevel::kInfo;
   std::string ready_file;

@@ -14,7 +14,7 @@
 #include "engine/moe/pinned_policy.h"
 #include "engine/moe/routed_token.h"
 #include "engine/request/request.h"
-#include "engine/scheduler/keyed_hash.h"
+#include "kernels/base/keyed_hash.h"
 #include "engine/scheduler/sequence.h"
 
 namespace gatehouse {

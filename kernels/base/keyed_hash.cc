@@ -1,4 +1,4 @@
-#include "engine/scheduler/keyed_hash.h"
+#include "kernels/base/keyed_hash.h"
 
 #include <bit>
 
