@@ -118,9 +118,10 @@ class BoundedConverter {
     Bounded& m = message_;
     if (m.calibration_file().empty()) return absl::OkStatus();
     const ModelDescription& model = facts_.model;
-    const CalibratedModel calibrated{.hash = model.hash,
-                                     .num_moe_layers = static_cast<int32_t>(model.moe_layers.size()),
-                                     .num_experts = model.num_experts};
+    const CalibratedModel calibrated{
+        .hash = model.hash,
+        .num_moe_layers = static_cast<int32_t>(model.moe_layers.size()),
+        .num_experts = model.num_experts};
     absl::StatusOr<Calibration> calibration = LoadCalibration(m.calibration_file());
     absl::Status status = calibration.status();
     if (status.ok()) status = CheckCalibration(*calibration, calibrated, m.calibration_file());
@@ -128,19 +129,22 @@ class BoundedConverter {
       return absl::Status(status.code(), absl::StrFormat("%s: %s", Path("calibration_file"),
                                                          std::string(status.message())));
     }
-    const auto affinity = static_cast<Bounded::Affinity>(static_cast<int>(calibration->affinity) + 1);
+    const auto affinity =
+        static_cast<Bounded::Affinity>(static_cast<int>(calibration->affinity) + 1);
     if (!m.has_affinity()) m.set_affinity(affinity);
     if (!m.has_exempt_layers()) {
       m.mutable_exempt_layers();
       for (size_t i = 0; i < model.moe_layers.size(); ++i) {
-        if (calibration->layers[i].exempt) m.mutable_exempt_layers()->add_layers(model.moe_layers[i]);
+        if (calibration->layers[i].exempt)
+          m.mutable_exempt_layers()->add_layers(model.moe_layers[i]);
       }
     }
     if (!Is("threshold") || m.thresholds_size() > 0) return absl::OkStatus();
     if (m.affinity() != affinity) {
-      return Invalid(Path("affinity"), absl::StrFormat("got %s, the calibration's thresholds are of %s",
-                                                       Bounded::Affinity_Name(m.affinity()),
-                                                       Bounded::Affinity_Name(affinity)));
+      return Invalid(
+          Path("affinity"),
+          absl::StrFormat("got %s, the calibration's thresholds are of %s",
+                          Bounded::Affinity_Name(m.affinity()), Bounded::Affinity_Name(affinity)));
     }
     for (size_t i = 0; i < model.moe_layers.size(); ++i) {
       v1::LayerThresholds& thresholds = *m.add_thresholds();

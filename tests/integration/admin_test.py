@@ -116,9 +116,7 @@ class AdminTest(ServerTest):
 
     def test_what_is_not_served_yet_says_so(self):
         stub = self.server.admin
-        for call in (lambda: stub.GetRoutingPolicy(admin.GetRoutingPolicyRequest()),
-                     lambda: stub.SetRoutingPolicy(admin.SetRoutingPolicyRequest()),
-                     lambda: stub.GetPlacement(admin.GetPlacementRequest()),
+        for call in (lambda: stub.GetPlacement(admin.GetPlacementRequest()),
                      lambda: stub.Rebalance(admin.RebalanceRequest()),
                      lambda: list(stub.WatchRebalance(admin.WatchRebalanceRequest())),
                      lambda: stub.InjectFault(admin.InjectFaultRequest())):
