@@ -29,6 +29,7 @@ MODULES = {  # path prefix -> module
     "engine/lab/": "lab",
     "engine/moe/": "moe",
     # Values: what is asked of routing, and what it decided.
+    "engine/moe/calibration": "calibration",
     "engine/moe/expert_placement": "routing values",
     "engine/moe/pinned_policy": "routing values",
     "engine/moe/route_decision": "routing values",
@@ -66,8 +67,9 @@ ALLOWED = {  # module -> modules it may include, besides itself and base
     "engine config": ["kernels", "request"],
     "scheduler": ["block pool", "request", "step plan", "kernels", "engine config", "routing values"],
     "routing values": ["kernels"],
+    "calibration": ["json", "routing values"],
     "moe": ["kernels", "json", "routing values"],
-    "lab": ["moe", "routing values", "engine", "engine config", "model", "cache", "tokenizer", "kernels"],
+    "lab": ["calibration", "moe", "routing values", "engine", "engine config", "model", "cache", "tokenizer", "kernels"],
     "model": ["kernels", "json", "moe", "routing values", "cache", "step plan", "request"],
     "sampling": ["kernels", "request"],
     "memory plan": ["kernels", "model", "cache", "engine config"],
@@ -76,7 +78,7 @@ ALLOWED = {  # module -> modules it may include, besides itself and base
     "engine api": ["kernels", "request", "chat template", "tokenizer", "model", "engine config", "memory plan", "routing values"],
     "engine": ["engine api", "chat template", "engine config", "memory plan", "kernels", "request", "tokenizer", "scheduler", "step plan", "block pool", "cache", "moe",
                "routing values", "model", "sampling", "worker"],
-    "server": ["engine api", "chat template", "engine config", "request", "routing values", "tokenizer", "kernels", "proto"],
+    "server": ["engine api", "calibration", "chat template", "engine config", "request", "routing values", "tokenizer", "kernels", "proto"],
     "client": ["proto"],
     "proto": [],
 }
