@@ -14,8 +14,8 @@
 #include "engine/moe/pinned_policy.h"
 #include "engine/moe/routed_token.h"
 #include "engine/request/request.h"
-#include "kernels/base/keyed_hash.h"
 #include "engine/scheduler/sequence.h"
+#include "kernels/base/keyed_hash.h"
 
 namespace gatehouse {
 
