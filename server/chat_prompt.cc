@@ -15,6 +15,8 @@ namespace {
 
 using google::protobuf::Struct;
 
+constexpr size_t kMaxTemplateVariables = 256;
+
 absl::Status Invalid(const std::string& path, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
 }
@@ -114,6 +116,12 @@ absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat) {
       return Invalid(absl::StrFormat("chat.template_variables.%s", name),
                      "set, expected the field of chat to be used");
     }
+  }
+  const size_t num_variables = chat.template_variables().fields().size();
+  if (num_variables > kMaxTemplateVariables) {
+    return Invalid(
+        "chat.template_variables",
+        absl::StrFormat("got %d, expected at most %d", num_variables, kMaxTemplateVariables));
   }
   absl::StatusOr<jinja::Dict> variables = ToDict(chat.template_variables());
   if (!variables.ok()) {

@@ -38,6 +38,8 @@ absl::StatusOr<Value> Interpreter::EvaluateKind(const Expr& expr, const ScopePtr
     case Expr::Kind::kItem: {
       GATEHOUSE_ASSIGN_OR_RETURN(const Value value, Evaluate(*expr.args[0], scope));
       GATEHOUSE_ASSIGN_OR_RETURN(const Value key, Evaluate(*expr.args[1], scope));
+      // Characters are found by counting.
+      if (value.is_string()) GATEHOUSE_RETURN_IF_ERROR(ChargeBytes(value.bytes().size()));
       return GetItem(value, key);
     }
     case Expr::Kind::kSlice:
@@ -69,6 +71,7 @@ absl::StatusOr<Value> Interpreter::EvaluateKind(const Expr& expr, const ScopePtr
 
 absl::StatusOr<Value> Interpreter::EvaluateName(const std::string& name, const ScopePtr& scope) {
   if (const Value* found = scope->Find(name)) return *found;
+  if (const Value* found = variables_->Find(name)) return *found;
   if (const std::optional<std::string_view> function = FindFunction(name)) {
     return Value::MakeFunction({.name = *function});
   }
@@ -141,11 +144,9 @@ absl::StatusOr<Value> Interpreter::EvaluateCompare(const Expr& expr, const Scope
   GATEHOUSE_ASSIGN_OR_RETURN(Value left, Evaluate(*expr.args[0], scope));
   for (size_t i = 0; i < expr.signs.size(); ++i) {
     GATEHOUSE_ASSIGN_OR_RETURN(Value right, Evaluate(*expr.args[i + 1], scope));
-    if (const Sequence* items = right.sequence()) {
-      GATEHOUSE_RETURN_IF_ERROR(Charge(static_cast<int64_t>(items->items.size())));
-    } else if (right.is_string()) {
-      GATEHOUSE_RETURN_IF_ERROR(ChargeBytes(right.bytes().size()));
-    }
+    // A dictionary knows its keys; all else is gone through.
+    const bool is_lookup = right.is_dict() && !left.is_dict();
+    GATEHOUSE_RETURN_IF_ERROR(ChargeWalk(is_lookup ? left : right));
     GATEHOUSE_ASSIGN_OR_RETURN(const bool holds, Compare(expr.signs[i], left, right));
     if (!holds) return Value::MakeBool(false);
     left = std::move(right);
@@ -184,6 +185,10 @@ absl::StatusOr<Value> Interpreter::EvaluateFilter(const Expr& expr, const Value*
 absl::StatusOr<Value> Interpreter::EvaluateTest(const Expr& expr, const ScopePtr& scope) {
   GATEHOUSE_ASSIGN_OR_RETURN(const Value value, Evaluate(*expr.args[0], scope));
   GATEHOUSE_ASSIGN_OR_RETURN(const Arguments arguments, EvaluateArguments(expr, scope));
+  for (const Value& operand : arguments.positional) {
+    GATEHOUSE_RETURN_IF_ERROR(ChargeWalk(operand));
+  }
+  if (expr.name == "upper" || expr.name == "lower") GATEHOUSE_RETURN_IF_ERROR(ChargeWalk(value));
   GATEHOUSE_ASSIGN_OR_RETURN(const bool holds, CallTest(expr.name, value, arguments));
   return Value::MakeBool(holds);
 }

@@ -41,6 +41,26 @@ absl::Status Interpreter::Charge(int64_t num_steps) {
       absl::StrFormat("the template takes more than %d steps", limits_.max_steps));
 }
 
+absl::Status Interpreter::ChargeWalk(const Value& value) {
+  GATEHOUSE_RETURN_IF_ERROR(Charge(1));
+  if (value.is_string()) return ChargeBytes(value.bytes().size());
+  if (value.is_dict()) {
+    for (const auto& [key, item] : value.dict().entries()) {
+      GATEHOUSE_RETURN_IF_ERROR(ChargeWalk(key));
+      GATEHOUSE_RETURN_IF_ERROR(ChargeWalk(item));
+    }
+  } else if (const Sequence* sequence = value.sequence()) {
+    for (const Value& item : sequence->items) GATEHOUSE_RETURN_IF_ERROR(ChargeWalk(item));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::CheckOutput(size_t num_bytes) const {
+  if (num_bytes <= limits_.max_output_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("the template writes more than %d bytes", limits_.max_output_bytes));
+}
+
 absl::Status Interpreter::Enter() {
   if (depth_ >= limits_.max_depth) {
     return absl::InvalidArgumentError(
@@ -69,8 +89,8 @@ absl::StatusOr<std::vector<Value>> Interpreter::Items(const Value& value) {
 }
 
 absl::StatusOr<Text> Interpreter::Run(const Body& body, const Dict& variables) {
+  variables_ = &variables;
   const auto scope = std::make_shared<Scope>();
-  for (const auto& [name, value] : variables.entries()) scope->Set(name.bytes(), value);
   Text out;
   const absl::StatusOr<Flow> flow = RunBody(body, scope, &out);
   if (flow.ok()) return out;
@@ -136,10 +156,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::RunStatement(const Stmt& stmt, co
 
 absl::Status Interpreter::Append(const Text& text, Text* out) {
   GATEHOUSE_RETURN_IF_ERROR(ChargeBytes(text.size()));
-  if (text.size() > limits_.max_output_bytes - out->size()) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("the template writes more than %d bytes", limits_.max_output_bytes));
-  }
+  GATEHOUSE_RETURN_IF_ERROR(CheckOutput(out->size() + text.size()));
   out->Append(text);
   return absl::OkStatus();
 }

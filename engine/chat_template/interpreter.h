@@ -52,7 +52,7 @@ class Interpreter {
   Interpreter(const Interpreter&) = delete;
   Interpreter& operator=(const Interpreter&) = delete;
 
-  // INVALID_ARGUMENT: what raise_exception was given, or "line <n>: <problem>".
+  // INVALID_ARGUMENT: what raise_exception was given, or "line <n>: <problem>". Once.
   absl::StatusOr<Text> Run(const Body& body, const Dict& variables);
 
   // For built-ins.
@@ -63,6 +63,10 @@ class Interpreter {
   absl::Status ChargeItems(size_t num_items) {
     return Charge(static_cast<int64_t>(num_items) * kStepsPerItem);
   }
+  // For all that comparing with `value`, or looking for something in it, may touch.
+  absl::Status ChargeWalk(const Value& value);
+  // INVALID_ARGUMENT for more than a template may write.
+  absl::Status CheckOutput(size_t num_bytes) const;
   absl::StatusOr<Value> MakeNamespace(const Dict& attributes);
   absl::Status Raise(const std::string& message);  // raise_exception
   int64_t unix_seconds() const { return unix_seconds_; }
@@ -106,6 +110,8 @@ class Interpreter {
 
   const RenderLimits limits_;
   const int64_t unix_seconds_;
+  // Of the rendering, behind all scopes: a dictionary, for a client may send many.
+  const Dict* variables_ = nullptr;
   int64_t num_steps_ = 0;
   int depth_ = 0;
   int error_line_ = 0;  // where the first error came from

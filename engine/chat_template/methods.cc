@@ -64,7 +64,7 @@ absl::StatusOr<Value> CallListMethod(Interpreter& run, const Value& self, std::s
   }
   GATEHOUSE_ASSIGN_OR_RETURN(const Bound bound, Bind(name, "value", 1, arguments));
   const std::vector<Value>& items = *self.list();
-  GATEHOUSE_RETURN_IF_ERROR(run.Charge(static_cast<int64_t>(items.size())));
+  GATEHOUSE_RETURN_IF_ERROR(run.ChargeWalk(self));
   const auto equal = [&bound](const Value& item) { return Equals(item, *bound[0]); };
   if (name == "count") {
     return Value::MakeInteger(std::count_if(items.begin(), items.end(), equal));

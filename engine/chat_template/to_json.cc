@@ -44,13 +44,14 @@ class JsonWriter {
 
   absl::StatusOr<Text> Write(const Value& value) {
     GATEHOUSE_RETURN_IF_ERROR(Append(value));
-    GATEHOUSE_RETURN_IF_ERROR(run_.ChargeBytes(out_.size()));
+    GATEHOUSE_RETURN_IF_ERROR(ChargeWritten());
     return std::move(out_);
   }
 
  private:
   absl::Status Append(const Value& value) {
     GATEHOUSE_RETURN_IF_ERROR(run_.Charge(1));
+    GATEHOUSE_RETURN_IF_ERROR(ChargeWritten());
     if (value.is_dict()) return AppendDict(value.dict());
     if (value.list() != nullptr) return AppendList(*value.list());
     if (value.is_string()) {
@@ -66,6 +67,15 @@ class JsonWriter {
     return absl::OkStatus();
   }
 
+  // While writing: indented, a short list becomes a thousand times its size.
+  absl::Status ChargeWritten() {
+    const size_t num_new = out_.size() - num_charged_;
+    if (num_new < kBytesPerStep) return absl::OkStatus();
+    num_charged_ = out_.size();
+    GATEHOUSE_RETURN_IF_ERROR(run_.CheckOutput(out_.size()));
+    return run_.ChargeBytes(num_new);
+  }
+
   // Empty for what is none.
   static std::string Scalar(const Value& value) {
     if (value.is_none()) return "null";
@@ -78,10 +88,11 @@ class JsonWriter {
     return FormatFloat(number);
   }
 
-  void AppendBreak() {
-    if (!style_.indent.has_value()) return;
+  absl::Status AppendBreak() {
+    if (!style_.indent.has_value()) return absl::OkStatus();
     out_.Append("\n");
     for (int i = 0; i < depth_; ++i) out_.Append(*style_.indent);
+    return ChargeWritten();
   }
 
   absl::Status AppendList(const std::vector<Value>& items) {
@@ -93,11 +104,11 @@ class JsonWriter {
     ++depth_;
     for (size_t i = 0; i < items.size(); ++i) {
       if (i > 0) out_.Append(style_.item_separator);
-      AppendBreak();
+      GATEHOUSE_RETURN_IF_ERROR(AppendBreak());
       GATEHOUSE_RETURN_IF_ERROR(Append(items[i]));
     }
     --depth_;
-    AppendBreak();
+    GATEHOUSE_RETURN_IF_ERROR(AppendBreak());
     out_.Append("]");
     return absl::OkStatus();
   }
@@ -122,13 +133,13 @@ class JsonWriter {
     ++depth_;
     for (size_t i = 0; i < entries.size(); ++i) {
       if (i > 0) out_.Append(style_.item_separator);
-      AppendBreak();
+      GATEHOUSE_RETURN_IF_ERROR(AppendBreak());
       GATEHOUSE_RETURN_IF_ERROR(AppendKey(entries[i]->first));
       out_.Append(style_.key_separator);
       GATEHOUSE_RETURN_IF_ERROR(Append(entries[i]->second));
     }
     --depth_;
-    AppendBreak();
+    GATEHOUSE_RETURN_IF_ERROR(AppendBreak());
     out_.Append("}");
     return absl::OkStatus();
   }
@@ -148,6 +159,7 @@ class JsonWriter {
   const JsonStyle& style_;
   Text out_;
   int depth_ = 0;
+  size_t num_charged_ = 0;  // bytes of out_
 };
 
 }  // namespace

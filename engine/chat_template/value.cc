@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
@@ -345,7 +346,9 @@ absl::StatusOr<bool> Contains(const Value& haystack, const Value& needle) {
       return absl::InvalidArgumentError(
           absl::StrFormat("'in' a string takes a string, got %s", needle.TypeName()));
     }
-    return haystack.bytes().find(needle.bytes()) != std::string::npos;
+    // Linear, where string::find takes the product of both lengths.
+    return memmem(haystack.bytes().data(), haystack.bytes().size(), needle.bytes().data(),
+                  needle.bytes().size()) != nullptr;
   }
   if (haystack.is_dict()) {
     GATEHOUSE_RETURN_IF_ERROR(CheckKey(needle));

@@ -86,6 +86,69 @@ TEST(LimitsTest, AnEndlessTemplateEndsWithItsSteps) {
               HasSubstr("steps"));
 }
 
+// The loops would take hours if only their turns counted.
+TEST(LimitsTest, WhatTouchesALongTextIsCountedByItsLength) {
+  const std::string content(size_t{4} << 20, 'a');
+  const auto error_of = [&](const std::string& expression) {
+    return std::string(Render("{% set c = messages[0].content %}{% set d = c ~ '' %}"
+                              "{% for i in range(100000) %}{% if " +
+                                  expression + " %}{% endif %}{% endfor %}",
+                              content)
+                           .status()
+                           .message());
+  };
+  const std::string too_many = "line 1: the template takes more than 5000000 steps";
+  EXPECT_EQ(error_of("c[i]"), too_many);
+  EXPECT_EQ(error_of("c == d"), too_many);
+  EXPECT_EQ(error_of("[c] == [d]"), too_many);
+  EXPECT_EQ(error_of("{'k': c} == {'k': d}"), too_many);
+  EXPECT_EQ(error_of("'b' in c"), too_many);
+  EXPECT_EQ(error_of("c in [d]"), too_many);
+  EXPECT_EQ(error_of("c is eq(d)"), too_many);
+  EXPECT_EQ(error_of("c is upper"), too_many);
+  EXPECT_EQ(error_of("[d].count(c)"), too_many);
+  EXPECT_EQ(error_of("c is string"), "");
+}
+
+TEST(LimitsTest, ATextIsSoughtInAnotherInOnePass) {
+  const std::string half(size_t{1} << 20, 'a');
+  EXPECT_EQ(Render("{{ (messages[0].content ~ 'b') in (messages[0].content * 2) }}", half)->text,
+            "False");
+}
+
+TEST(LimitsTest, IndentedJsonIsCountedAsItIsWritten) {
+  std::vector<Value> numbers(200'000, Value::MakeInteger(1));
+  Value nested = *Value::MakeList(std::move(numbers));
+  for (int i = 0; i < 90; ++i) nested = *Value::MakeList({nested});
+  ChatInput input;
+  input.messages = nested;
+  const auto render = [&](const std::string& source) {
+    const auto made = ChatTemplate::Make({.place = "file", .source = source});
+    return std::string((*made)->Render(input).status().message());
+  };
+  EXPECT_EQ(render("{% set j = messages | tojson %}"), "");
+  EXPECT_EQ(render("{% set j = messages | tojson(indent=4) %}"),
+            "line 1: the template writes more than 16777216 bytes");
+  EXPECT_EQ(render("{% set j = messages | tojson(indent=1000) %}"),
+            "line 1: the template writes more than 16777216 bytes");
+}
+
+// A linear search of names would take minutes.
+TEST(LimitsTest, ManyVariablesCostNoMoreThanTheirNumber) {
+  ChatInput input;
+  input.messages = *Value::MakeList({});
+  for (int i = 0; i < 200'000; ++i) {
+    input.variables.Set(absl::StrFormat("v%06d", i), Value::MakeInteger(i));
+  }
+  const auto made = ChatTemplate::Make(
+      {.place = "file",
+       .source = "{% for i in range(100000) %}{% if v199999 == i %}{% endif %}{% endfor %}"
+                 "{% set v000000 = 'set' %}{{ v000000 }} {{ v199999 }} {{ none_such }}"});
+  const auto rendered = (*made)->Render(input);
+  ASSERT_TRUE(rendered.ok()) << rendered.status();
+  EXPECT_EQ(rendered->text, "set 199999 ");
+}
+
 TEST(LimitsTest, OutputIsBounded) {
   jinja::RenderLimits limits;
   limits.max_output_bytes = 10;

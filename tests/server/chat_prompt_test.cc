@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_format.h"
 #include "server/convert.h"
 #include "server/grpc_status.h"
 #include "tests/testing/fake_engine.h"
@@ -93,6 +94,12 @@ TEST_F(ChatPromptTest, ErrorsNameTheField) {
   v1::Chat chat = Chat("x");
   (*chat.mutable_template_variables()->mutable_fields())["messages"].set_bool_value(true);
   EXPECT_THAT(error(chat), HasSubstr("chat.template_variables.messages: set"));
+  auto& variables = *chat.mutable_template_variables()->mutable_fields();
+  variables.clear();
+  for (int i = 0; i < 256; ++i) variables[absl::StrFormat("v%d", i)].set_number_value(i);
+  EXPECT_EQ(error(chat), "");
+  variables["v256"].set_number_value(256);
+  EXPECT_EQ(error(chat), "chat.template_variables: got 257, expected at most 256");
 }
 
 TEST_F(ChatPromptTest, GenerateAndTokenizeTakeTheSameIds) {
