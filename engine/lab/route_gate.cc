@@ -115,6 +115,9 @@ class RowGate {
   RowGate(const RouteGateRecipe& recipe, const RouteGateRow& row) : recipe_(recipe), row_(row) {}
 
   absl::Status Check() const;
+  bool wants_cosines() const {
+    return recipe_.select_by_cosine || recipe_.affinity == RouteAffinity::kCosine;
+  }
   bool Run();  // false: the row fails (R3)
 
   const std::vector<int32_t>& ranking() const { return ranking_; }
@@ -145,8 +148,7 @@ class RowGate {
 
 absl::Status RowGate::Check() const {
   const auto n = static_cast<size_t>(recipe_.num_choices());
-  const bool wants_cosine = recipe_.select_by_cosine || recipe_.affinity == RouteAffinity::kCosine;
-  if (wants_cosine && row_.cosines.empty() && recipe_.input != RouteInput::kHidden) {
+  if (wants_cosines() && row_.cosines.empty() && recipe_.input != RouteInput::kHidden) {
     return Invalid("cosine: needs hidden rows or the attribute cosine");
   }
   if (!row_.cosines.empty() && row_.cosines.size() != n) {
@@ -228,8 +230,12 @@ void RowGate::ComputeCosines() {
     cosines_.assign(row_.cosines.begin(), row_.cosines.end());
     return;
   }
-  if (recipe_.input != RouteInput::kHidden) return;
+  if (recipe_.input != RouteInput::kHidden || !wants_cosines()) return;
   const float norm = std::sqrt(Dot(row_.numbers, row_.numbers)) + 1e-9f;
+  if (!std::isfinite(norm)) {  // of finite numbers: no cosine, where dividing by it makes 0
+    cosines_.assign(recipe_.num_choices(), NAN);
+    return;
+  }
   if (recipe_.grap) {
     const float n = static_cast<float>(recipe_.num_choices());
     const float row_norm = std::sqrt(n / static_cast<float>(row_.numbers.size()));

@@ -161,5 +161,22 @@ TEST(ScoreRowsTest, RanksAndScoresAsTheServedGateDoes) {
   }
 }
 
+// Its numbers are finite, its norm is not, and no cosine is 0 for that.
+TEST(ScoreRowsTest, ARowWhoseNormOverflowsFailsWhereCosinesAreAskedFor) {
+  RouteGateRecipe recipe{
+      .num_experts = 2, .top_k = 1, .input = RouteInput::kHidden, .score = RouteScore::kSoftmax};
+  recipe.gate_rows = {{1e-20f, 0}, {0, 1e-20f}};
+  const std::vector<float> huge = {1e30f, 1e20f}, fine = {1, 2};
+  const std::vector<RouteGateRow> rows = {{.numbers = huge}, {.numbers = fine}};
+  for (const auto& [affinity, failed] :
+       {std::pair(RouteAffinity::kGate, 0), std::pair(RouteAffinity::kCosine, 1)}) {
+    recipe.affinity = affinity;
+    const absl::StatusOr<GateScores> scores = ScoreRows(recipe, rows);
+    ASSERT_TRUE(scores.ok()) << scores.status();
+    EXPECT_EQ(scores->row_failed[0], failed);
+    EXPECT_EQ(scores->row_failed[1], 0);
+  }
+}
+
 }  // namespace
 }  // namespace gatehouse

@@ -72,12 +72,14 @@ def gate_row(s, case, numbers, attributes):
                 raise Invalid("gate rows")
         with np.errstate(all="ignore"):
             z = (w @ x.astype(np.float64)).astype(F)
-            if cosine is None:
+            if cosine is None and "cosine" in (select, affinity):
                 lengths = np.sqrt((w * w).sum(axis=1))
                 dots = w @ x.astype(np.float64)
                 length = math.sqrt(float(x.astype(np.float64) @ x.astype(np.float64))) + 1e-9
                 cosine = np.array([0 if lw == 0 and math.isfinite(dot) else dot / (length * lw)
                                    for dot, lw in zip(dots, lengths)], F)
+                if not np.isfinite(F(x.astype(np.float64) @ x.astype(np.float64))):
+                    cosine[:] = np.nan
     elif len(x) != wide:
         raise Invalid("width")
     elif source == "logits":
