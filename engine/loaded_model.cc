@@ -126,6 +126,9 @@ std::vector<std::string> WarningsOf(const Checkpoint& checkpoint, const ModelCon
         absl::StrFormat("%d tensors that the model does not use are ignored, %s first",
                         unused.size(), unused.front()));
   }
+  for (const std::string& key : model.ignored_keys) {
+    warnings.push_back("config.json: " + key + " is ignored");
+  }
   for (const std::string& key : generation.ignored_keys) {
     warnings.push_back("generation_config.json: " + key + " is ignored");
   }

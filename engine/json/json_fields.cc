@@ -162,6 +162,13 @@ void JsonFields::ExpectOnly(std::initializer_list<std::string_view> keys) {
   }
 }
 
+void JsonFields::RefuseObjects(std::string_view expected) {
+  if (object_ == nullptr) return;
+  for (const auto& [key, value] : object_->items()) {
+    if (value.is_object()) RefuseAt(Printable(key), &value, expected);
+  }
+}
+
 bool JsonFields::Has(const char* key) const {
   const json* value = Find(key);
   return value != nullptr && !value->is_null();

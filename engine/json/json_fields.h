@@ -54,6 +54,9 @@ class JsonFields {
   // Refuses a key that is not listed: it may change the meaning of the others.
   void ExpectOnly(std::initializer_list<std::string_view> keys);
 
+  // Refuses members that are objects themselves.
+  void RefuseObjects(std::string_view expected);
+
   // In all of these null counts as absent only for Has, Optional*, the lists and Object; elsewhere
   // it is a wrong type. Without a fallback an absent key is a problem.
   bool Has(const char* key) const;

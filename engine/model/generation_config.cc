@@ -20,10 +20,17 @@ constexpr IgnoredKey kIgnoredNumbers[] = {
     {"num_beams", 1},      {"num_beam_groups", 1},      {"no_repeat_ngram_size", 0},
     {"epsilon_cutoff", 0}, {"eta_cutoff", 0},           {"guidance_scale", 1},
     {"length_penalty", 1}, {"num_return_sequences", 1}, {"penalty_alpha", 0},
-    {"min_length", 0}};
-constexpr const char* kIgnoredLists[] = {
-    "bad_words_ids",       "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id",
-    "forced_eos_token_id", "sequence_bias",   "stop_strings",          "watermarking_config"};
+    {"min_length", 0},     {"min_new_tokens", 0},       {"diversity_penalty", 0}};
+constexpr const char* kIgnoredLists[] = {"bad_words_ids",
+                                         "suppress_tokens",
+                                         "begin_suppress_tokens",
+                                         "forced_bos_token_id",
+                                         "forced_eos_token_id",
+                                         "sequence_bias",
+                                         "stop_strings",
+                                         "watermarking_config",
+                                         "exponential_decay_length_penalty",
+                                         "max_time"};
 
 std::vector<std::string> IgnoredKeys(JsonFields& fields) {
   std::vector<std::string> keys;
@@ -61,10 +68,10 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view text,
   GenerationConfig config;
   config.sampling = ReadSampling(fields);
   config.max_new_tokens = fields.OptionalInt("max_new_tokens", {1, kMaxPositions}).value_or(0);
-  config.eos_token_ids =
-      SortedDistinct(fields.IntOrIntList("eos_token_id", {0, model.vocab_size - 1}));
-  if (config.eos_token_ids.empty()) config.eos_token_ids = model.eos_token_ids;
   config.ignored_keys = IgnoredKeys(fields);
+  // An id that the model has not is still what the file says, so config.json's does not stand in.
+  config.eos_token_ids = ReadEosTokenIds(fields, model.vocab_size, config.ignored_keys);
+  if (!fields.Has("eos_token_id")) config.eos_token_ids = model.eos_token_ids;
   GATEHOUSE_RETURN_IF_ERROR(fields.status());
   return config;
 }

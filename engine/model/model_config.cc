@@ -27,10 +27,20 @@ int32_t ModelConfig::num_moe_layers() const {
   return static_cast<int32_t>(std::count(is_moe_layer.begin(), is_moe_layer.end(), true));
 }
 
-std::vector<int32_t> SortedDistinct(std::vector<int32_t> ids) {
+std::vector<int32_t> ReadEosTokenIds(JsonFields& fields, int32_t vocab_size,
+                                     std::vector<std::string>& ignored) {
+  std::vector<int32_t> ids = fields.IntOrIntList("eos_token_id", {INT32_MIN, INT32_MAX});
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  return ids;
+  std::vector<int32_t> known;
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < vocab_size) {
+      known.push_back(id);
+    } else {
+      ignored.push_back(absl::StrFormat("eos_token_id %d (vocab_size is %d)", id, vocab_size));
+    }
+  }
+  return known;
 }
 
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view text, const std::string& file) {

@@ -17,6 +17,8 @@
 
 namespace gatehouse {
 
+class JsonFields;
+
 // 2^(10 + 13 + 17 + 19) * 3 matrices * 4 bytes < 2^63.
 constexpr int32_t kMaxLayers = 1 << 10;
 constexpr int32_t kMaxExperts = 1 << 13;
@@ -84,12 +86,18 @@ struct ModelConfig {
   AttentionConfig attention;
   MoeConfig moe;
   std::vector<int32_t> eos_token_ids;  // distinct, ascending; may be empty
+  // Keys and values that the model goes without, to be logged.
+  std::vector<std::string> ignored_keys;
   TensorNames tensor_names;
 
   int32_t num_moe_layers() const;
 };
 
-std::vector<int32_t> SortedDistinct(std::vector<int32_t> ids);
+// The ids of eos_token_id that the model has, distinct and ascending. Others are noted in
+// `ignored`: no step samples them, and transformers takes and writes such files (its default of a
+// family belongs to the family's first vocabulary; -1 says that there is none).
+std::vector<int32_t> ReadEosTokenIds(JsonFields& fields, int32_t vocab_size,
+                                     std::vector<std::string>& ignored);
 
 // DIR/config.json. FAILED_PRECONDITION "<file>: <field>: got <value>, expected <what>".
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir);

@@ -121,6 +121,9 @@ int32_t MaxContext(const RopeConfig& config, int32_t max_positions) {
 RopeConfig ReadRopeConfig(JsonFields& fields, const RopeDefaults& defaults) {
   const char* key = fields.HasNonEmptyObject("rope_scaling") ? "rope_scaling" : "rope_parameters";
   JsonFields rope = fields.Object(key);
+  // Settings for each kind of layer, {"full_attention": {...}, ...}; no family here has kinds of
+  // them.
+  rope.RefuseObjects("no object: all layers rotate alike");
   RopeConfig config;
   const bool is_given = fields.HasNonEmptyObject(key) || fields.Has("rope_parameters");
   if (!is_given) config = defaults.unless_given;

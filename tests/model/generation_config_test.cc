@@ -55,12 +55,23 @@ TEST(GenerationConfigTest, TakesEndTokensFromTheFileAndElseFromTheModel) {
   EXPECT_THAT(Parse(R"({"eos_token_id": 5})").eos_token_ids, ElementsAre(5));
   EXPECT_THAT(Parse(R"({"eos_token_id": null})").eos_token_ids, ElementsAre(7));
   EXPECT_THAT(Parse("{}").eos_token_ids, ElementsAre(7));
+  const GenerationConfig outside = Parse(R"({"eos_token_id": [-1, 100, 5]})");
+  EXPECT_THAT(outside.eos_token_ids, ElementsAre(5));
+  EXPECT_THAT(outside.ignored_keys, ElementsAre("eos_token_id -1 (vocab_size is 100)",
+                                                "eos_token_id 100 (vocab_size is 100)"));
+  EXPECT_THAT(Parse(R"({"eos_token_id": 100})").eos_token_ids, IsEmpty());
 }
 
 TEST(GenerationConfigTest, NamesWhatItCannotHonour) {
   const GenerationConfig config =
       Parse(R"({"num_beams": 4, "no_repeat_ngram_size": 0, "suppress_tokens": [1]})");
   EXPECT_THAT(config.ignored_keys, ElementsAre("num_beams", "suppress_tokens"));
+  EXPECT_THAT(Parse(R"({"min_new_tokens": 3, "diversity_penalty": 0.5, "max_time": 2.0,
+                        "exponential_decay_length_penalty": [5, 1.1]})")
+                  .ignored_keys,
+              ElementsAre("min_new_tokens", "diversity_penalty", "exponential_decay_length_penalty",
+                          "max_time"));
+  EXPECT_THAT(Parse(R"({"min_new_tokens": 0, "diversity_penalty": 0.0})").ignored_keys, IsEmpty());
 }
 
 TEST(GenerationConfigTest, IsNotNeeded) {

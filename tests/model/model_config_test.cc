@@ -109,6 +109,9 @@ TEST(ModelConfigTest, EvenLayersOfQwen2MoeSlideBelowMaxWindowLayersIfWindowsAreU
 TEST(ModelConfigTest, ReadsBothNamesOfTheNumberOfExperts) {
   EXPECT_EQ(Parse(R"({"model_type": "qwen3_moe", "num_local_experts": 12})").moe.num_experts, 12);
   EXPECT_EQ(Parse(R"({"model_type": "qwen3_moe", "num_experts": 12})").moe.num_experts, 12);
+  EXPECT_EQ(Parse(R"({"model_type": "mixtral", "num_experts": 12, "num_local_experts": 12})")
+                .moe.num_experts,
+            12);
 }
 
 TEST(ModelConfigTest, SparseStepAndListedLayersDecideWhichLayersHaveExperts) {
@@ -134,6 +137,36 @@ TEST(ModelConfigTest, TakesNoExpertsAndListedLayersThatDoNotExist) {
 TEST(ModelConfigTest, TakesTokenIdsThatTheModelDoesNotUse) {
   Parse(R"({"model_type": "qwen3_moe", "vocab_size": 64, "bos_token_id": 1000,
             "pad_token_id": -64})");
+}
+
+// As transformers, which warns and goes on: OlmoeConfig(vocab_size=517) writes 50279.
+TEST(ModelConfigTest, DropsEndTokensOutsideOfTheVocabularyAndSaysSo) {
+  const ModelConfig one = Parse(R"({"model_type": "olmoe", "vocab_size": 517,
+                                    "eos_token_id": 50279})");
+  EXPECT_THAT(one.eos_token_ids, ElementsAre());
+  EXPECT_THAT(one.ignored_keys, ElementsAre("eos_token_id 50279 (vocab_size is 517)"));
+  const ModelConfig some = Parse(R"({"model_type": "mixtral", "vocab_size": 64,
+                                     "eos_token_id": [64, 63, -1, 0, 63]})");
+  EXPECT_THAT(some.eos_token_ids, ElementsAre(0, 63));
+  EXPECT_THAT(some.ignored_keys, ElementsAre("eos_token_id -1 (vocab_size is 64)",
+                                             "eos_token_id 64 (vocab_size is 64)"));
+}
+
+TEST(ModelConfigTest, SwishIsSilu) {
+  EXPECT_EQ(Parse(R"({"model_type": "mixtral", "hidden_act": "swish"})").moe.activation.kind,
+            Parse(R"({"model_type": "mixtral", "hidden_act": "silu"})").moe.activation.kind);
+}
+
+TEST(ModelConfigTest, AllLayersOfQwen3MoeSlideOrNone) {
+  const std::string keys = R"("model_type": "qwen3_moe", "num_hidden_layers": 2)";
+  EXPECT_THAT(Parse("{" + keys + R"(, "use_sliding_window": true, "sliding_window": 9,
+                      "layer_types": ["sliding_attention", "sliding_attention"]})")
+                  .attention.windows,
+              Each(9));
+  EXPECT_THAT(Parse("{" + keys + R"(, "layer_types": ["full_attention", "full_attention"],
+                      "sliding_window": 9})")
+                  .attention.windows,
+              Each(0));
 }
 
 TEST(ModelConfigTest, AttentionBiasIsOnAllFourProjections) {

@@ -86,7 +86,9 @@ std::vector<CorruptCheckpoint> CrossCases() {
       ConfigCase(kind, "num_key_value_heads", 3, "expected a divisor of num_attention_heads (4)"),
       ConfigCase(kind, "num_experts_per_tok", 9, "expected at most num_experts (8)"),
       ConfigCase(kind, "mlp_only_layers", {int64_t{1} << 31}, "mlp_only_layers: got 2147483648"),
-      ConfigCase(kind, "eos_token_id", {0, 300}, "eos_token_id: got 300"),
+      ConfigCase(kind, "num_local_experts", 4, "num_experts: got 8, expected what num_local"),
+      ConfigCase(kind, "layer_types", {"sliding_attention", "sliding_attention"},
+                 "expected what use_sliding_window and sliding_window say of all layers"),
       ConfigCase(kind, "pad_token_id", 300, "pad_token_id: got 300"),
       ConfigCase(kind, "rope_scaling", yarn, "rope_scaling.beta_fast: got 1, expected at least"),
   };
@@ -102,6 +104,9 @@ std::vector<CorruptCheckpoint> UnservedCases() {
       ConfigCase(kind, "quantization_config", {{"quant_method", "fp8"}}, "quantization_config"),
       ConfigCase(kind, "rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}},
                  "rope_scaling.rope_type: got \"llama3\", expected one of default, linear, yarn"),
+      ConfigCase(
+          kind, "rope_parameters", {{"full_attention", {{"rope_theta", 1e4}}}},
+          "rope_parameters.full_attention: got {\"rope_theta\":10000.0}, expected no object"),
       ConfigCase(kind, "partial_rotary_factor", 0.5, "partial_rotary_factor: got 0.5"),
       ConfigCase(kind, "torch_dtype", "float64", "torch_dtype: got \"float64\""),
   };
@@ -130,7 +135,7 @@ std::vector<CorruptCheckpoint> GenerationCases() {
       GenerationCase("top_p", 0, "top_p: got 0"),
       GenerationCase("top_k", -5, "top_k: got -5"),
       GenerationCase("do_sample", "yes", "do_sample: got \"yes\", expected true or false"),
-      GenerationCase("eos_token_id", 300, "eos_token_id: got 300"),
+      GenerationCase("eos_token_id", int64_t{1} << 40, "eos_token_id: got 1099511627776"),
   };
 }
 

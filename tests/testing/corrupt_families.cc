@@ -1,5 +1,6 @@
 // The part of the corrupt set that belongs to families beside Qwen3-MoE: their keys and their
 // tensors.
+#include <tuple>
 #include <utility>
 
 #include "kernels/base/check.h"
@@ -42,6 +43,23 @@ json LocMoe(const char* gate = "grap") {
   return TinyConfig("gatehouse_locmoe",
                     {{"num_experts", 4}, {"moe_intermediate_size", 20}, {"gate", gate}});
 }
+
+json Deepseek(const std::string& family, const json& own) {
+  json config = TinyConfig(family, {{"num_key_value_heads", 4},
+                                    {"n_routed_experts", 4},
+                                    {"n_shared_experts", 1},
+                                    {"moe_intermediate_size", 20},
+                                    {"first_k_dense_replace", 1},
+                                    {"kv_lora_rank", 12},
+                                    {"q_lora_rank", 10},
+                                    {"qk_nope_head_dim", 6},
+                                    {"qk_rope_head_dim", 4},
+                                    {"v_head_dim", 8}});
+  config.update(own);
+  return config;
+}
+json DeepseekV2() { return Deepseek("deepseek_v2", json::object()); }
+json DeepseekV3() { return Deepseek("deepseek_v3", {{"n_group", 2}, {"topk_group", 1}}); }
 
 CorruptCheckpoint KeyCase(json intact, std::string key, json value, std::string fragment) {
   const std::string name = key + " " + value.dump();
@@ -109,6 +127,33 @@ CorruptCheckpoint NanCase(json intact, const std::string& tensor, std::string fr
                     });
 }
 
+// What every family reads, spoilt in each of them.
+std::vector<CorruptCheckpoint> CommonKeyCases() {
+  std::vector<CorruptCheckpoint> all;
+  for (const json& config : TinyFamilyConfigs()) {
+    for (auto& [key, value, fragment] : std::vector<std::tuple<const char*, json, const char*>>{
+             {"vocab_size", "300", "vocab_size: got \"300\", expected an integer from 1 to"},
+             {"hidden_size", -32, "hidden_size: got -32, expected an integer from 1 to"},
+             {"num_hidden_layers", nullptr, "num_hidden_layers: got null, expected an integer"},
+             {"num_hidden_layers", int64_t{1} << 40, "num_hidden_layers: got 1099511627776"},
+             {"num_experts_per_tok", 5, "num_experts_per_tok: got 5, expected at most"},
+             {"num_attention_heads", 0, "num_attention_heads: got 0, expected an integer from 1"},
+             {"rms_norm_eps", 2, "rms_norm_eps: got 2, expected a number from"},
+             {"hidden_act", "relu2", "hidden_act: got \"relu2\", expected \"silu\" or \"swish\""},
+             {"rope_theta", "1e4", "rope_theta: got \"1e4\", expected a number from"},
+             {"rope_parameters",
+              {{"sliding_attention", {{"rope_theta", 1e4}}}},
+              "rope_parameters.sliding_attention: got {\"rope_theta\":10000.0}"},
+             {"layer_types",
+              {"full_attention", "chunked_attention"},
+              "expected sliding_attention and full_attention alone"},
+             {"tie_word_embeddings", 0, "tie_word_embeddings: got 0, expected true or false"}}) {
+      all.push_back(KeyCase(config, key, value, fragment));
+    }
+  }
+  return all;
+}
+
 std::vector<CorruptCheckpoint> KeyCases() {
   const json both = {"full_attention", "sliding_attention"};
   return {
@@ -131,7 +176,6 @@ std::vector<CorruptCheckpoint> KeyCases() {
       KeyCase(Olmoe(), "clip_qkv", 0, "clip_qkv: got 0, expected a number from"),
       KeyCase(Olmoe(), "clip_qkv", -8, "clip_qkv: got -8, expected a number from"),
       KeyCase(Olmoe(), "sliding_window", 64, "expected null: this family has no windows"),
-      KeyCase(Olmoe(), "num_experts_per_tok", 5, "expected at most num_experts (4)"),
       KeyCase(Granite(), "logits_scaling", 0, "logits_scaling: got 0, expected a number from"),
       KeyCase(Granite(), "residual_multiplier", "0.2", "residual_multiplier: got \"0.2\""),
       KeyCase(Granite(), "attention_multiplier", nullptr, "attention_multiplier: got null"),
@@ -140,6 +184,18 @@ std::vector<CorruptCheckpoint> KeyCases() {
       KeyCase(GptOss(), "layer_types", json::array(), "expected one for each of 2 layers"),
       KeyCase(GptOss(), "swiglu_limit", 0, "swiglu_limit: got 0, expected a number from"),
       KeyCase(GptOss(), "rope_scaling", {{"rope_type", "longrope"}}, "got \"longrope\""),
+      KeyCase(Mixtral(), "num_experts", 8,
+              "num_experts: got 8, expected what num_local_experts says (4)"),
+      KeyCase(DeepseekV2(), "num_experts", 8,
+              "n_routed_experts: got 4, expected what num_experts says (8)"),
+      KeyCase(DeepseekV3(), "num_local_experts", 8,
+              "n_routed_experts: got 4, expected what num_local_experts says (8)"),
+      KeyCase(DeepseekV2(), "sliding_window", 9, "expected null: this family has no windows"),
+      KeyCase(DeepseekV3(), "layer_types", both,
+              "full_attention alone: this family has no windows"),
+      KeyCase(DeepseekV2(), "kv_lora_rank", 0, "kv_lora_rank: got 0, expected an integer from 1"),
+      KeyCase(DeepseekV3(), "qk_rope_head_dim", 5, "qk_rope_head_dim: got 5, expected an even"),
+      KeyCase(DeepseekV3(), "n_group", 4, "n_group: got 4, expected a divisor of"),
       KeyCase(LocMoe(), "gate", "pooled", "gate: got \"pooled\", expected grap or learned"),
       KeyCase(LocMoe(), "num_experts", 3, "expected a divisor of hidden_size (32)"),
       KeyCase(GptOss(), "quantization_config", {{"quant_method", "mxfp4"}}, "quantization_config"),
@@ -174,6 +230,15 @@ std::vector<CorruptCheckpoint> TensorCases() {
       MissingCase(GptOss(), "self_attn.sinks", "[4]"),
       MissingCase(GptOss(), "self_attn.o_proj.bias", "[32]"),
       NanCase(GptOss(), experts + "gate_up_proj_bias", "got a NaN at value 191 of [4, 48]"),
+      MissingCase(DeepseekV2(), "self_attn.kv_a_proj_with_mqa.weight", "[16, 32]"),
+      MissingCase(DeepseekV2(), "self_attn.kv_a_layernorm.weight", "[12]"),
+      ShapeCase(DeepseekV2(), "self_attn.q_b_proj.weight", {10, 40},
+                "got [10, 40], expected [40, 10]"),
+      ShapeCase(DeepseekV3(), "self_attn.kv_b_proj.weight", {12, 56},
+                "got [12, 56], expected [56, 12]"),
+      MissingCase(DeepseekV3(), "mlp.gate.e_score_correction_bias", "[4]"),
+      MissingCase(DeepseekV3(), "mlp.shared_experts.down_proj.weight", "[32, 20]"),
+      NanCase(DeepseekV3(), "mlp.gate.e_score_correction_bias", "got a NaN at value 3 of [4]"),
       MissingCase(LocMoe("learned"), "mlp.gate.weight", "[4, 32]"),
       StrayCase(LocMoe(), "mlp.gate.weight", {4, 32}, "got a tensor, expected none"),
       NanCase(GptOss(), "self_attn.sinks", "got a NaN at value 3 of [4]"),
@@ -183,12 +248,15 @@ std::vector<CorruptCheckpoint> TensorCases() {
 }  // namespace
 
 std::vector<json> TinyFamilyConfigs() {
-  return {Mixtral(), Qwen2Moe(), Olmoe(), Granite(), GptOss(), LocMoe()};
+  return {Mixtral(), Qwen2Moe(),   Olmoe(),      Granite(),
+          GptOss(),  DeepseekV2(), DeepseekV3(), LocMoe()};
 }
 
 std::vector<CorruptCheckpoint> CorruptFamilies() {
   std::vector<CorruptCheckpoint> all = KeyCases();
-  for (CorruptCheckpoint& corrupt : TensorCases()) all.push_back(std::move(corrupt));
+  for (auto& cases : {CommonKeyCases(), TensorCases()}) {
+    all.insert(all.end(), cases.begin(), cases.end());
+  }
   return all;
 }
 

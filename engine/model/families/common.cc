@@ -10,7 +10,10 @@ namespace {
 
 // Keys that change what the model computes in a way that no family does here.
 void RefuseUnserved(JsonFields& fields) {
-  if (fields.String("hidden_act", "silu") != "silu") fields.Refuse("hidden_act", "\"silu\"");
+  const std::string activation = fields.String("hidden_act", "silu");
+  if (activation != "silu" && activation != "swish") {  // two names of one function
+    fields.Refuse("hidden_act", "\"silu\" or \"swish\"");
+  }
   if (fields.Has("per_layer_config")) fields.Refuse("per_layer_config", "none: layers are alike");
   for (const char* key : {"dtype", "torch_dtype"}) {  // tensors say their own
     const std::string dtype = fields.Has(key) ? fields.String(key, "") : "float32";
@@ -52,8 +55,7 @@ void ReadSizes(JsonFields& fields, const SizeDefaults& defaults, ModelConfig& co
   config.norm_eps =
       static_cast<float>(fields.Number("rms_norm_eps", defaults.norm_eps, {1e-12, 1}));
   config.tie_word_embeddings = fields.Bool("tie_word_embeddings", false);
-  config.eos_token_ids =
-      SortedDistinct(fields.IntOrIntList("eos_token_id", {0, config.vocab_size - 1}));
+  config.eos_token_ids = ReadEosTokenIds(fields, config.vocab_size, config.ignored_keys);
   const bool eos_is_absent = !fields.Has("eos_token_id") && !fields.IsNull("eos_token_id");
   if (eos_is_absent && defaults.eos_token_id.value_or(INT32_MAX) < config.vocab_size) {
     config.eos_token_ids = {*defaults.eos_token_id};
@@ -79,12 +81,19 @@ void ReadHeads(JsonFields& fields, const HeadDefaults& defaults, ModelConfig& co
   config.max_context = MaxContext(attention.rope, max_positions);
 }
 
+const char* ExpertCountKey(JsonFields& fields, const char* key, const char* alias) {
+  if (!fields.Has(alias)) return key;
+  if (!fields.Has(key)) return alias;
+  const nlohmann::json& other = *fields.Find(alias);
+  if (*fields.Find(key) != other) {
+    fields.Refuse(key, absl::StrFormat("what %s says (%s)", alias, Printable(other.dump())));
+  }
+  return key;
+}
+
 void ReadExperts(JsonFields& fields, const ExpertDefaults& defaults, ModelConfig& config) {
   MoeConfig& moe = config.moe;
-  // transformers knows both names in every family, and writes one or the other.
-  const char* key = fields.Has("num_local_experts") && !fields.Has("num_experts")
-                        ? "num_local_experts"
-                        : "num_experts";
+  const char* key = ExpertCountKey(fields, "num_experts", "num_local_experts");
   moe.num_experts = fields.Int(key, defaults.num_experts, {defaults.least_experts, kMaxExperts});
   if (moe.num_experts == 0) return;
   moe.gate.top_k = fields.Int("num_experts_per_tok", defaults.top_k, {1, kMaxExperts});

@@ -42,6 +42,9 @@ struct ExpertDefaults {
   const char* intermediate_key = "intermediate_size";
   int32_t intermediate_size = 0;
 };
+// Of two names for the number of experts the one that stands. In some families transformers takes
+// both and lets one win, in others it reads one alone; so two that differ are refused.
+const char* ExpertCountKey(JsonFields& fields, const char* key, const char* alias);
 void ReadExperts(JsonFields& fields, const ExpertDefaults& defaults, ModelConfig& config);
 
 // Qwen's rule: every decoder_sparse_step-th layer has experts, but those of mlp_only_layers.

@@ -53,6 +53,7 @@ void ReadLatentAttention(JsonFields& fields, const LatentDefaults& defaults, Mod
   attention.qkv_bias = fields.Bool("attention_bias", false);
   attention.o_bias = attention.qkv_bias;
   attention.windows.assign(config.num_layers, 0);
+  RefuseWindows(fields, config);
   const int32_t max_positions =
       fields.Int("max_position_embeddings", defaults.max_positions, {1, kMaxPositions});
   attention.rope =
@@ -73,9 +74,7 @@ struct MoeDefaults {
 
 void ReadMoe(JsonFields& fields, const MoeDefaults& defaults, ModelConfig& config) {
   MoeConfig& moe = config.moe;
-  const char* key = fields.Has(defaults.other_experts_key) && !fields.Has("n_routed_experts")
-                        ? defaults.other_experts_key
-                        : "n_routed_experts";
+  const char* key = ExpertCountKey(fields, "n_routed_experts", defaults.other_experts_key);
   moe.num_experts = fields.Int(key, defaults.num_experts, {1, kMaxExperts});
   moe.gate.top_k = fields.Int("num_experts_per_tok", defaults.top_k, {1, kMaxExperts});
   if (moe.gate.top_k > moe.num_experts) {

@@ -11,9 +11,13 @@ ModelConfig ReadQwen3MoeConfig(JsonFields& fields) {
   config.attention.qkv_bias = fields.Bool("attention_bias", false);
   config.attention.o_bias = config.attention.qkv_bias;
   config.attention.qk_norm = QkNorm::kPerHead;
-  if (fields.Bool("use_sliding_window", false) && !fields.IsNull("sliding_window")) {
-    SetWindows(fields, 4096, std::vector<bool>(config.num_layers, true), config);
+  const bool uses_windows =
+      fields.Bool("use_sliding_window", false) && !fields.IsNull("sliding_window");
+  const std::vector<bool> slides(config.num_layers, uses_windows);
+  if (ReadSlidingLayers(fields, config.num_layers, slides) != slides) {
+    fields.Refuse("layer_types", "what use_sliding_window and sliding_window say of all layers");
   }
+  SetWindows(fields, 4096, slides, config);
   ReadExperts(fields,
               {.num_experts = 128,
                .least_experts = 0,  // every layer is dense
