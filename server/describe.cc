@@ -82,6 +82,8 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   limits.set_max_connection_age_seconds(server.max_connection_age_seconds);
   limits.set_max_streams_per_connection(server.max_streams_per_connection);
   limits.set_max_open_calls(server.max_open_calls);
+  limits.set_max_open_bytes(static_cast<int64_t>(server.max_open_bytes));
+  limits.set_max_connection_grace_seconds(server.max_connection_grace_seconds);
   limits.set_max_waiting_texts(static_cast<int32_t>(server.max_front_tasks));
   limits.set_max_waiting_text_bytes(static_cast<int64_t>(server.max_front_bytes));
   limits.set_stall_seconds(server.stall_seconds);

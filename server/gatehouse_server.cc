@@ -73,6 +73,7 @@ class ListeningServer final : public GatehouseServer {
   absl::Status Serve(Engine& engine) override;
   void Reload() override;
   bool Drain() override;
+  void HurryDrain() override { BoundDrain(Seconds(config_.drain_seconds)); }
   const std::string& listen_address() const override { return public_.address; }
   const std::string& admin_address() const override { return admin_.address; }
   const std::string& metrics_address() const override {
@@ -86,7 +87,9 @@ class ListeningServer final : public GatehouseServer {
   absl::Status AddTokens(ReloadedFile what, const AuthFiles& files, Tenants& tenants);
   absl::Status StartHttp();
   absl::Status StartAdmin();
-  void RequestDrain(Duration time) GATEHOUSE_EXCLUDES(mutex_);
+  void RequestDrain(Duration time);
+  void BoundDrain(Duration time) GATEHOUSE_EXCLUDES(mutex_);
+  TimePoint DrainDeadline() GATEHOUSE_EXCLUDES(mutex_);
   void Watch();
   void UpdateHealth() GATEHOUSE_EXCLUDES(mutex_);
   void StopWatching();
@@ -105,6 +108,7 @@ class ListeningServer final : public GatehouseServer {
   RateWindow rates_;
   FrontPool front_;
   LiveSet<GenerateCall> active_;
+  ByteBudget open_bytes_;
   AdminWatches watches_;
   GenerateService service_;
   AdminService admin_service_;
@@ -123,7 +127,7 @@ class ListeningServer final : public GatehouseServer {
   bool update_ GATEHOUSE_GUARDED_BY(mutex_) = false;  // health, now
   bool draining_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   bool stopping_ GATEHOUSE_GUARDED_BY(mutex_) = false;
-  Duration drain_time_ GATEHOUSE_GUARDED_BY(mutex_);
+  TimePoint drain_deadline_ GATEHOUSE_GUARDED_BY(mutex_) = kNoDeadline;  // it only moves earlier
 };
 
 ListeningServer::ListeningServer(const ServerConfig& config, const ServerFacts& facts,
@@ -133,6 +137,7 @@ ListeningServer::ListeningServer(const ServerConfig& config, const ServerFacts& 
       reloader_(parts.metrics, parts.logger),
       front_(config.limits.front_threads, {.max_tasks = config.limits.max_front_tasks,
                                            .max_bytes = config.limits.max_front_bytes}),
+      open_bytes_(config.limits.max_open_bytes),
       watches_(config.limits.max_watches),
       service_({.state = state_,
                 .metrics = parts.metrics,
@@ -141,6 +146,7 @@ ListeningServer::ListeningServer(const ServerConfig& config, const ServerFacts& 
                 .front = front_,
                 .active = active_,
                 .routing = routing_,
+                .open_bytes = open_bytes_,
                 .limits = LimitsOf(config.limits)},
                tenants_, facts, config),
       admin_service_({.state = state_,
@@ -154,8 +160,7 @@ ListeningServer::ListeningServer(const ServerConfig& config, const ServerFacts& 
                       .routing = routing_,
                       .request_drain = [this](Duration time) { RequestDrain(time); }},
                      facts, config),
-      judge_(config.limits),
-      drain_time_(Seconds(config.drain_seconds)) {}
+      judge_(config.limits) {}
 
 absl::Status ListeningServer::AddTls(ReloadedFile what, const TlsFiles& files,
                                      std::unique_ptr<TlsCertificates>& certificates) {
@@ -280,11 +285,18 @@ void ListeningServer::Reload() {
 }
 
 void ListeningServer::RequestDrain(Duration time) {
-  {
-    const MutexLock lock(mutex_);
-    drain_time_ = time;
-  }
+  BoundDrain(time);
   parts_.on_drain_request();
+}
+
+void ListeningServer::BoundDrain(Duration time) {
+  const MutexLock lock(mutex_);
+  drain_deadline_ = std::min(drain_deadline_, parts_.clock.Now() + time);
+}
+
+TimePoint ListeningServer::DrainDeadline() {
+  const MutexLock lock(mutex_);
+  return drain_deadline_;
 }
 
 void ListeningServer::UpdateHealth() {
@@ -314,11 +326,12 @@ void ListeningServer::Watch() {
   bool stopping = false;
   TimePoint next_reload = parts_.clock.Now() + kReloadPeriod;
   while (!stopping) {
-    bool reload = false, update = false;
+    bool reload = false, update = false, draining = false;
     {
       const MutexLock lock(mutex_);
       if (!stopping_ && !reload_ && !update_) changed_.WaitFor(mutex_, kWatchPeriod);
       stopping = stopping_;
+      draining = draining_;
       reload = std::exchange(reload_, false);
       update = update_;
     }
@@ -332,6 +345,9 @@ void ListeningServer::Watch() {
     rates_.Add(now, parts_.metrics.Totals());
     for (const std::shared_ptr<GenerateCall>& call : active_.All()) call->CheckStall();
     watches_.Tick(now);
+    // Drain told the engine of the deadline that it knew; it may have moved since.
+    const TimePoint deadline = DrainDeadline();
+    if (draining && now >= deadline) state_.engine()->Drain(deadline);
     if (!reload && now < next_reload) continue;
     next_reload = now + kReloadPeriod;
     reloader_.Check(reload);
@@ -348,17 +364,19 @@ void ListeningServer::StopWatching() {
 }
 
 bool ListeningServer::Drain() {
-  TimePoint deadline = parts_.clock.Now();
+  if (DrainDeadline() == kNoDeadline) HurryDrain();  // nobody has asked for another time
   {
     const MutexLock lock(mutex_);
     draining_ = true;
-    deadline += drain_time_;
   }
   changed_.NotifyAll();  // the watcher says so at once, and once per period again
-  state_.engine()->Drain(deadline);
-  const Duration left = deadline - parts_.clock.Now();
-  const bool all_ended = left > Duration::zero();
-  const bool all_read = active_.WaitUntilEmpty(std::max(kFlushTime, left));
+  state_.engine()->Drain(DrainDeadline());
+  const TimePoint end = parts_.clock.Now();
+  const bool all_ended = end < DrainDeadline();
+  bool all_read = false;
+  while (!all_read && parts_.clock.Now() < std::max(end + kFlushTime, DrainDeadline())) {
+    all_read = active_.WaitUntilEmpty(kWatchPeriod);
+  }
   Close();
   return all_ended && all_read;
 }

@@ -54,6 +54,9 @@ class GatehouseServer {
   // config.drain_seconds, or what an operator said, to end and to be read; then the listeners
   // close. False when some had to be ended or their readers were cut off.
   virtual bool Drain() = 0;
+  // A drain, the one that runs or the next, ends config.drain_seconds from now, or before if it
+  // would have.
+  virtual void HurryDrain() = 0;
 
   virtual const std::string& listen_address() const = 0;   // host:port as bound
   virtual const std::string& admin_address() const = 0;    // empty: none

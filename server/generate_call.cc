@@ -46,6 +46,10 @@ GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* 
 void GenerateCall::Start(const absl::Status& admission) {
   if (!admission.ok()) return Refuse(admission);
   const size_t num_bytes = request_->ByteSizeLong();
+  if (!parts_.open_bytes.Take(num_bytes)) {
+    return Refuse(absl::ResourceExhaustedError("the requests of the open calls hold too much"));
+  }
+  taken_bytes_ = num_bytes;
   if (num_bytes <= kMaxInlineBytes) {
     Submit();
   } else if (!parts_.front.Run(num_bytes, [self = shared_from_this()] { self->Submit(); })) {
@@ -195,6 +199,7 @@ void GenerateCall::OnDone() {
     const MutexLock lock(mutex_);
     done_ = true;
   }
+  parts_.open_bytes.Give(taken_bytes_);
   parts_.active.Remove(this);
 }
 

@@ -22,6 +22,7 @@
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
 #include "kernels/base/mutex.h"
+#include "server/byte_budget.h"
 #include "server/convert.h"
 #include "server/front_pool.h"
 #include "server/health.h"
@@ -44,6 +45,7 @@ struct CallParts {
   FrontPool& front;
   LiveSet<GenerateCall>& active;  // the calls that gRPC has not let go of
   const RoutingControl& routing;
+  ByteBudget& open_bytes;  // of their requests, which gRPC keeps as long
   StreamLimits limits;
 };
 
@@ -127,6 +129,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   const std::string traceparent_;
   const std::string id_;
   const std::shared_ptr<const TenantPolicy> policy_;
+  size_t taken_bytes_ = 0;  // of parts_.open_bytes; set by Start
   StreamQueue queue_;
 
   EventConverter converter_;       // by whoever has the write

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -60,9 +61,16 @@ class SignalThread {
 
   // Until now SIGTERM ends the process at once: nothing was served yet. From now on the first one
   // is an event, and a second one, of somebody who will not wait for the drain, ends the process.
-  void Arm() {
+  // The first one also calls `on_terminate`, on the thread of signals, until Disarm: what drains
+  // already may have to hurry.
+  void Arm(std::function<void()> on_terminate) {
     const MutexLock lock(mutex_);
     armed_ = true;
+    on_terminate_ = std::move(on_terminate);
+  }
+  void Disarm() {
+    const MutexLock lock(mutex_);
+    on_terminate_ = nullptr;
   }
   Event Wait() {
     const MutexLock lock(mutex_);
@@ -93,6 +101,7 @@ class SignalThread {
       } else {
         if (!armed_) std::_Exit(kDrained);
         if (std::exchange(terminated_, true)) std::_Exit(kFailed);
+        if (on_terminate_ != nullptr) on_terminate_();
         stop_requested_ = true;
       }
       changed_.NotifyAll();
@@ -102,6 +111,7 @@ class SignalThread {
   sigset_t signals_;
   Mutex mutex_;
   CondVar changed_;
+  std::function<void()> on_terminate_ GATEHOUSE_GUARDED_BY(mutex_);
   bool armed_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   bool terminated_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   bool stop_requested_ GATEHOUSE_GUARDED_BY(mutex_) = false;
@@ -226,9 +236,10 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   LogModel(logger, *engine, ToSeconds(clock.Now() - start));
   metrics.SetModel(engine->model());
 
-  signals.Arm();
+  signals.Arm([&server] { (*server)->HurryDrain(); });
   const absl::Status serving = (*server)->Serve(*engine);
   if (!serving.ok()) {
+    signals.Disarm();
     logger.Flush();
     const bool cannot_write = serving.code() == absl::StatusCode::kUnavailable;
     return Fail(serving, cannot_write ? kFailed : kBadUsage);
@@ -237,6 +248,7 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   while (signals.Wait() == SignalThread::Event::kReload) (*server)->Reload();
   logger.Log(LogLevel::kInfo, "draining", {});
   const bool all_ended = (*server)->Drain();
+  signals.Disarm();
   logger.Log(LogLevel::kInfo, "stopped", {{"all_requests_ended", all_ended ? "true" : "false"}});
   return kDrained;
 }

@@ -41,9 +41,17 @@ absl::StatusOr<std::unique_ptr<MetricsHttp>> MetricsHttp::Start(const std::strin
   // The library binds numbers only.
   const std::string numeric =
       (host == "localhost" ? std::string("127.0.0.1") : host) + address.substr(colon);
-  const char* options[] = {
-      "listening_ports", numeric.c_str(),     "num_threads", "2",    "request_timeout_ms",
-      "10000",           "enable_keep_alive", "no",          nullptr};
+  // A connection that says nothing holds a thread for the timeout, and a probe must not wait for
+  // it.
+  const char* options[] = {"listening_ports",
+                           numeric.c_str(),
+                           "num_threads",
+                           "16",
+                           "request_timeout_ms",
+                           "1000",
+                           "enable_keep_alive",
+                           "no",
+                           nullptr};
   mg_callbacks callbacks{};
   callbacks.log_message = IgnoreLog;
   http->server_ = mg_start(&callbacks, nullptr, options);

@@ -333,6 +333,11 @@ absl::Status ValidateTogether(const ServerConfig& config) {
   }
   const AdminOptions& admin = config.admin;
   const bool operators_are_known = !admin.token_file.empty() || !admin.client_ca.empty();
+  if (admin.listen.empty() && operators_are_known) {
+    return absl::InvalidArgumentError(
+        "--admin-listen is empty: --admin-token-file and --admin-tls-client-ca would have no "
+        "effect");
+  }
   if (!admin.listen.empty() && !IsLoopback(admin.listen) &&
       !(config.tls.enabled() && operators_are_known)) {
     return absl::InvalidArgumentError(absl::StrFormat(

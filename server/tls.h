@@ -2,7 +2,7 @@
 // server runs. New connections get the new ones; those that are open keep theirs.
 //
 //   absl::StatusOr<TlsMaterial> material = LoadTls(files);
-//   TlsCertificates certificates(*std::move(material), TlsClients::kMustBeSigned);
+//   TlsCertificates certificates(*std::move(material));
 //   builder.AddListeningPort(address, certificates.ServerCredentials(), &port);
 //   certificates.Set(*LoadTls(files));                        // any thread
 #pragma once

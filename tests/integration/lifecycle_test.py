@@ -7,6 +7,7 @@ import threading
 import unittest
 
 import grpc
+from gatehouse.v1 import admin_pb2
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -141,6 +142,48 @@ class HealthTest(unittest.TestCase):
                     codes.add(error.code())
             self.assertEqual(codes, {grpc.StatusCode.UNAVAILABLE})
             self.assertEqual(server.wait(), 0)
+
+
+class OperatorsDrainTest(unittest.TestCase):
+    """A drain of an hour, by an operator, with work for many seconds."""
+
+    def start(self, *flags):
+        server = Server("--max-sequences", "1", *flags)
+        self.addCleanup(server.stop)
+        calls = [server.stub.Generate(text_request(max_new_tokens=LONG)) for _ in range(100)]
+        wait_for(lambda: sample(server, "gatehouse_requests_waiting") == 99, "all others wait for one")
+        server.admin.Drain(admin_pb2.DrainRequest(seconds=3600))
+        wait_for(lambda: "draining" in server.log(), "it drains")
+        return server, calls
+
+    def codes(self, calls):
+        codes = set()
+        for call in calls:
+            try:
+                list(call)  # whoever does not read is never told of the end
+            except grpc.RpcError:
+                pass
+            codes.add(call.code())
+        return codes
+
+    def test_a_signal_hurries_it(self):
+        server, calls = self.start("--drain-seconds", "0")
+        server.signal(signal.SIGTERM)
+        self.assertIn(grpc.StatusCode.UNAVAILABLE, self.codes(calls))
+        self.assertEqual(server.wait(), 0)
+
+    def test_a_later_request_ends_it_earlier_but_never_later(self):
+        server, calls = self.start()
+        server.admin.Drain(admin_pb2.DrainRequest(seconds=7200))
+        server.admin.Drain(admin_pb2.DrainRequest(seconds=0))
+        self.assertIn(grpc.StatusCode.UNAVAILABLE, self.codes(calls))
+        self.assertEqual(server.wait(), 0)
+
+    def test_a_second_signal_ends_the_process_at_once(self):
+        server, _ = self.start("--drain-seconds", "3600")
+        server.signal(signal.SIGTERM)
+        server.signal(signal.SIGINT)
+        self.assertEqual(server.wait(), 1)
 
 
 class SignalTest(unittest.TestCase):

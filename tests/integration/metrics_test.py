@@ -1,6 +1,7 @@
 """/metrics parses, counts what was done, and names what each expert did; /healthz and /readyz answer."""
 import json
 import shutil
+import socket
 import subprocess
 import unittest
 import urllib.request
@@ -53,6 +54,18 @@ class MetricsTest(ServerTest):
             is_counter = any(sample.name.endswith("_total") for sample in family.samples)
             self.assertEqual(family.type == "counter", is_counter, name)
             self.assertNotEqual(family.documentation, "", name)
+
+    def test_connections_that_say_nothing_do_not_keep_probes_waiting(self):
+        host, port = self.server.ready["metrics"].rsplit(":", 1)
+        silent = [socket.create_connection((host, int(port))) for _ in range(12)]
+        try:
+            for each in silent:
+                each.sendall(b"GET /healthz HTTP/1.1\r\n")
+            with urllib.request.urlopen(f"http://{host}:{port}/healthz", timeout=5) as response:
+                self.assertEqual(response.status, 200)
+        finally:
+            for each in silent:
+                each.close()
 
     def test_promtool_finds_nothing_wrong(self):
         promtool = shutil.which("promtool")

@@ -211,6 +211,7 @@ class StartTest(SecurityTest):
             ({**anywhere, **insecure, "--auth-token-file": tokens}, "in the open"),
             ({**operators, **insecure, "--admin-token-file": tokens}, "--admin-listen"),
             ({**operators, **tls}, "--admin-token-file"),
+            ({"--admin-listen": "", "--admin-token-file": tokens}, "no effect"),
             ({"--auth-token-file": tokens, "--tenants": tokens}, "exclude each other"),
             ({"--auth-token-file": self.file("empty", "# none\n")}, "at least one"),
             ({"--tenants": self.folder / "absent"}, "cannot be read"),

@@ -1,0 +1,28 @@
+// Bytes that many hold together, up to a limit. Any thread; no locks.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+
+namespace gatehouse {
+
+class ByteBudget {
+ public:
+  explicit ByteBudget(size_t limit) : limit_(limit) {}
+
+  // False, and nothing is taken, when they would exceed the limit.
+  bool Take(size_t num_bytes) {
+    size_t used = used_;
+    do {
+      if (num_bytes > limit_ - used) return false;
+    } while (!used_.compare_exchange_weak(used, used + num_bytes));
+    return true;
+  }
+  void Give(size_t num_bytes) { used_ -= num_bytes; }  // as many as were taken
+
+ private:
+  const size_t limit_;
+  std::atomic<size_t> used_ = 0;  // at most limit_
+};
+
+}  // namespace gatehouse
