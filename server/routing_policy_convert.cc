@@ -159,7 +159,9 @@ class BoundedConverter {
     Bounded& m = message_;
     const ModelDescription& model = facts_.model;
     if (!shared_ && !m.has_isolation()) {
-      m.set_isolation(policy_->threshold ? Bounded::THRESHOLD : Bounded::BLOCK_CAUSAL);
+      m.set_isolation(policy_->threshold ? Bounded::THRESHOLD
+                      : Is("switch")     ? Bounded::BLOCK  // causal blocks cover every token
+                                         : Bounded::BLOCK_CAUSAL);
     }
     if (in_blocks() && !m.has_block_tokens()) m.set_block_tokens(kDefaultBlockTokens);
     const bool has_bound = m.has_expert_factor() || m.has_capacity() || m.has_device_factor();
@@ -275,10 +277,8 @@ class BoundedConverter {
       return Invalid(Path("policy"),
                      absl::StrFormat("switch routes to one expert, this model to %d", model.top_k));
     }
-    if (Is("switch") && m.reroute() != 0) {
-      return Invalid(Path("reroute"),
-                     absl::StrFormat("got %d, expected 0 of policy switch", m.reroute()));
-    }
+    if (Is("switch") && (m.reroute() != 0 || m.isolation() != Bounded::BLOCK))
+      return Invalid(path_, "policy switch drops: expected isolation BLOCK and reroute 0");
     if (Is("locmoe") && !m.has_capacity()) {
       return Invalid(Path("capacity"), "not set, expected the frozen capacity of policy locmoe");
     }

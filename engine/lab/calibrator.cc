@@ -231,6 +231,7 @@ std::vector<CalibratedLayer> AffinityCollector::Layers(const Thresholds& wanted)
 void ProposeExemptions(std::vector<CalibratedLayer>& layers) {
   if (layers.empty()) return;
   std::vector<double> costs;
+  costs.reserve(layers.size());
   for (const CalibratedLayer& layer : layers) costs.push_back(layer.bound_cost);
   std::sort(costs.begin(), costs.end());
   const double limit = std::max(kLeastCost, kStandsOut * costs[costs.size() / 2]);

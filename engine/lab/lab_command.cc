@@ -12,9 +12,9 @@
 
 namespace gatehouse {
 
-std::string LabWords::Last(std::string_view flag, std::string unless) const {
+std::string LabWords::Last(std::string_view flag, std::string_view unless) const {
   const auto [begin, end] = flags.equal_range(flag);
-  return begin == end ? std::move(unless) : std::prev(end)->second;
+  return begin == end ? std::string(unless) : std::prev(end)->second;
 }
 
 std::vector<std::string> LabWords::All(std::string_view flag) const {

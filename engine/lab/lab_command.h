@@ -21,7 +21,7 @@ struct LabWords {
   std::multimap<std::string, std::string, std::less<>> flags;  // in the order of the words
 
   bool Has(std::string_view flag) const { return flags.count(flag) > 0; }
-  std::string Last(std::string_view flag, std::string unless) const;
+  std::string Last(std::string_view flag, std::string_view unless) const;
   std::vector<std::string> All(std::string_view flag) const;
   // INVALID_ARGUMENT for what is no number from min to max.
   absl::StatusOr<int64_t> Count(std::string_view flag, int64_t unless, int64_t min,

@@ -43,6 +43,19 @@ std::vector<std::string_view> SplitLine(std::string_view line) {
   return words;
 }
 
+// "e0: 1", "e0:1" and "e0 : 1" are the same: e0, a colon, 1.
+std::vector<std::string_view> SplitAtColons(std::span<const std::string_view> words) {
+  std::vector<std::string_view> parts;
+  for (std::string_view word : words) {
+    while (!word.empty()) {
+      const size_t end = word[0] == ':' ? 1 : std::min(word.find(':'), word.size());
+      parts.push_back(word.substr(0, end));
+      word.remove_prefix(end);
+    }
+  }
+  return parts;
+}
+
 class RouteFileParser {
  public:
   explicit RouteFileParser(const std::string& file) : file_(file) {}
@@ -140,15 +153,19 @@ class RouteFileParser {
       current.expects_invalid = true;
       return absl::OkStatus();
     }
-    if (words.empty() || words[0].back() != ':') return Error("expect: expected LABEL: items");
-    for (const std::string_view word : words) {
-      if (word.back() == ':') {
-        current.expectations.push_back(
-            {.label = std::string(word.substr(0, word.size() - 1)), .line = line_});
+    const std::vector<std::string_view> parts = SplitAtColons(words);
+    const size_t num_before = current.expectations.size();
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (i + 1 < parts.size() && parts[i + 1] == ":") {
+        current.expectations.push_back({.label = std::string(parts[i]), .line = line_});
+        ++i;
+      } else if (current.expectations.size() > num_before && parts[i] != ":") {
+        current.expectations.back().items.emplace_back(parts[i]);
       } else {
-        current.expectations.back().items.emplace_back(word);
+        return Error("expect: expected LABEL: items");
       }
     }
+    if (current.expectations.size() == num_before) return Error("expect: expected LABEL: items");
     return absl::OkStatus();
   }
 

@@ -80,11 +80,14 @@ def read_cases(text, name):
         elif words[0] == "expect" and words[1:] == ["invalid"]:
             case.expects_invalid = True
         elif words[0] == "expect":
-            for word in words[1:]:
-                if word.endswith(":"):
-                    case.expectations.append((word[:-1], [], line))
-                else:
-                    case.expectations[-1][1].append(word)
+            parts = " ".join(words[1:]).replace(":", " : ").split()
+            if parts[1:2] != [":"]:
+                raise Malformed(f"line {line}: expected LABEL: items")
+            for at, part in enumerate(parts):
+                if parts[at + 1:at + 2] == [":"]:
+                    case.expectations.append((part, [], line))
+                elif part != ":":
+                    case.expectations[-1][1].append(part)
         else:
             case.settings.update(pairs(words, SETTINGS, line))
     return cases
