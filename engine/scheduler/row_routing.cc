@@ -32,7 +32,7 @@ uint64_t RequestHash(const HashKey& key, const Request& request) {
 // isolated ones begin with a letter.
 std::string CacheScopeOf(const Request& request) {
   const std::string tenant = request.tenant == nullptr ? Tenant{}.name : request.tenant->name;
-  const std::string scope = absl::StrFormat("%d:%s%s", tenant.size(), tenant, request.cache_salt);
+  std::string scope = absl::StrFormat("%d:%s%s", tenant.size(), tenant, request.cache_salt);
   if (request.mode != RoutingMode::kIsolated) return scope;
   return absl::StrFormat("v%d/%s", request.policy->version, scope);
 }
