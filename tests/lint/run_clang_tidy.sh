@@ -4,19 +4,22 @@
 #   tests/lint/run_clang_tidy.sh BUILD_DIR                 all of them
 #   tests/lint/run_clang_tidy.sh BUILD_DIR --since REF     those changed since REF (headers: all of them)
 #
-# BUILD_DIR is a configured and built preset (generated protobuf headers must exist). After TIDY_SECONDS (default: no
-# limit) no further file is begun; the files left out are named, and that is no failure.
+# BUILD_DIR is a configured and built preset (generated protobuf headers must exist). What was changed last comes first.
+# After TIDY_SECONDS (default: no limit) no further file is begun; the files left out are named, and that is no failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 build_dir=${1:?usage: run_clang_tidy.sh BUILD_DIR [--since REF]}
 deadline=$((SECONDS + ${TIDY_SECONDS:-86400}))
 
 mapfile -t compiled < <(/usr/bin/python3 - "$build_dir" <<'PYTHON'
-import json, os, sys
+import json, os, subprocess, sys
 root = os.getcwd() + "/"
 entries = json.load(open(sys.argv[1] + "/compile_commands.json"))
 files = {os.path.relpath(entry["file"], root) for entry in entries if entry["file"].startswith(root)}
-print("\n".join(sorted(f for f in files if f.split("/")[0] in ("engine", "kernels", "server", "client"))))
+log = subprocess.run(["git", "log", "--format=", "--name-only"], capture_output=True, text=True).stdout.split("\n")
+age = {name: i for i, name in reversed(list(enumerate(log)))}  # position of the last change
+ours = [f for f in files if f.split("/")[0] in ("engine", "kernels", "server", "client")]
+print("\n".join(sorted(ours, key=lambda f: (age.get(f, -1), f))))
 PYTHON
 )
 files=("${compiled[@]}")
