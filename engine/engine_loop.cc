@@ -103,8 +103,10 @@ void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
                           .end = clock_.Now()};
   const std::vector<uint8_t> touched =
       result.ok() ? TouchedRows(result->routes) : std::vector<uint8_t>();
-  const StepOutcome outcome = OutcomeOf(result, touched, step.end - begin);
-  for (const SequenceUpdate& update : scheduler_.Commit(outcome)) {
+  const std::span<const SequenceUpdate> updates =
+      scheduler_.Commit(OutcomeOf(result, touched, step.end - begin));
+  ObserveStep(step);  // first: who has seen a token finds its step counted
+  for (const SequenceUpdate& update : updates) {
     const auto found = streams_.find(update.ticket());
     if (found == streams_.end()) continue;  // another output of this step has ended the request
     RequestStream& stream = *found->second;
@@ -117,7 +119,6 @@ void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
   last_step_ = step.end;
   completion_rate_.Add(num_ended_, step.end - begin);
   MeasureTenants(step.end - begin);
-  ObserveStep(step);
 }
 
 void EngineLoop::Admit(Inbox inbox) {

@@ -393,11 +393,12 @@ TEST(EngineLoopTest, ItsEndClosesEveryRequestOnce) {
   EXPECT_EQ(harness.observer().ended().size(), 10u);
 }
 
-TEST(EngineLoopTest, HasCountedARequestBeforeItsReaderSeesTheEnd) {
+TEST(EngineLoopTest, HasCountedStepAndRequestBeforeTheReaderSeesTheEnd) {
   EngineHarness harness({});
   for (size_t i = 1; i <= 200; ++i) {
     EXPECT_TRUE(harness.Start(HarnessRequest(4, 1))->WaitForClose().ok());
     ASSERT_EQ(harness.observer().ended().size(), i);
+    ASSERT_EQ(harness.observer().steps().size(), i);
   }
 }
 
