@@ -393,13 +393,34 @@ TEST(EngineLoopTest, ItsEndClosesEveryRequestOnce) {
   EXPECT_EQ(harness.observer().ended().size(), 10u);
 }
 
-TEST(EngineLoopTest, HasCountedStepAndRequestBeforeTheReaderSeesTheEnd) {
-  EngineHarness harness({});
-  for (size_t i = 1; i <= 200; ++i) {
-    EXPECT_TRUE(harness.Start(HarnessRequest(4, 1))->WaitForClose().ok());
-    ASSERT_EQ(harness.observer().ended().size(), i);
-    ASSERT_EQ(harness.observer().steps().size(), i);
+// Notes what has been counted by the time that its reader can know of it.
+class CountCheckingSink final : public TokenSink {
+ public:
+  explicit CountCheckingSink(const CountingObserver& observer) : observer_(observer) {}
+  bool Push(SinkEvent event) override {
+    num_tokens_ += std::holds_alternative<DeltaEvent>(event);
+    EXPECT_GE(observer_.steps().size(), num_tokens_);
+    return true;
   }
+  void Close(absl::Status status) override {
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(observer_.ended().size(), 1u);
+    closed_.store(true);
+  }
+  bool closed() const { return closed_; }
+
+ private:
+  const CountingObserver& observer_;
+  size_t num_tokens_ = 0;  // each of a step
+  std::atomic<bool> closed_ = false;
+};
+
+TEST(EngineLoopTest, HasCountedStepsAndRequestBeforeTheReaderSeesThem) {
+  EngineHarness harness({});
+  const auto sink = std::make_shared<CountCheckingSink>(harness.observer());
+  ASSERT_TRUE(harness.engine().Submit(HarnessRequest(4, 3), sink).ok());
+  harness.engine().Drain(kNoDeadline);
+  EXPECT_TRUE(sink->closed());
 }
 
 TEST(EngineLoopTest, TellsTheObserverWhatHappened) {
