@@ -196,11 +196,14 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
   GATEHOUSE_CHECK(num_layers <= model_.moe_layers.size()) << num_layers << " routed layers";
   step_stats_.layer_loads.resize(num_layers);
   for (size_t i = 0; i < num_layers; ++i) {
-    const std::vector<int32_t>& begin = step.result->routes[i].expert_begin;
+    const RoutePlan& route = step.result->routes[i];
+    const std::vector<int32_t>& begin = route.expert_begin;
     LayerLoad& load = step_stats_.layer_loads[i];
     load.layer = model_.moe_layers[i];
     load.expert_tokens.resize(begin.size() - 1);
     for (size_t e = 0; e + 1 < begin.size(); ++e) load.expert_tokens[e] = begin[e + 1] - begin[e];
+    load.reports = ReportByMode(route, step.plan->routed_tokens);
+    load.bounds = route.bounds;
   }
   observer_.OnStep(step_stats_);
 }

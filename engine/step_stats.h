@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/moe/route_plan.h"
 #include "engine/request/tenant.h"
 #include "kernels/base/clock.h"
 
@@ -16,6 +17,8 @@ namespace gatehouse {
 struct LayerLoad {
   int layer = 0;                       // index in the model, dense layers counted
   std::vector<int64_t> expert_tokens;  // [num_experts]
+  ModeReports reports;                 // of its rows, by mode
+  BoundsOutcome bounds;                // lists empty where every row was routed exactly
 };
 
 struct StepStats {

@@ -79,6 +79,12 @@ v1::ExpertLoad ToExpertLoad(const std::vector<LayerLoadCounts>& counts, const La
     to.set_layer(from.layer);
     to.mutable_tokens()->Add(from.expert_tokens.begin(), from.expert_tokens.end());
     to.set_imbalance(from.imbalance);
+    to.mutable_rerouted()->Add(from.expert_rerouted.begin(), from.expert_rerouted.end());
+    to.mutable_dropped()->Add(from.expert_dropped.begin(), from.expert_dropped.end());
+    if (std::any_of(from.expert_capacity.begin(), from.expert_capacity.end(),
+                    [](int64_t places) { return places != kNoBound; })) {
+      to.mutable_capacity()->Add(from.expert_capacity.begin(), from.expert_capacity.end());
+    }
   }
   return load;
 }

@@ -8,6 +8,22 @@ namespace {
 constexpr Duration kImbalanceWindow = std::chrono::seconds(10);
 constexpr Duration kImbalancePeriod = std::chrono::seconds(1);
 
+void AddTo(std::vector<int64_t>& totals, const std::vector<int64_t>& counts) {
+  if (std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count == 0; })) return;
+  totals.resize(counts.size());
+  for (size_t i = 0; i < counts.size(); ++i) totals[i] += counts[i];
+}
+
+void AddBounds(const BoundsOutcome& bounds, LayerLoadCounts& counts) {
+  AddTo(counts.expert_rerouted, bounds.expert_rerouted);
+  AddTo(counts.expert_dropped, bounds.expert_dropped);
+  if (bounds.expert_capacity.empty()) return;
+  counts.expert_capacity = bounds.expert_capacity;
+  counts.device_usage = bounds.device_usage;
+  counts.pressure += bounds.pressure;
+  for (int i = 0; i < kNumBoundCauses; ++i) counts.causes[i] += bounds.causes[i];
+}
+
 }  // namespace
 
 ExpertLoad::ExpertLoad(const std::vector<int32_t>& moe_layers, int32_t num_experts) {
@@ -36,6 +52,10 @@ int64_t ExpertLoad::Add(const std::vector<LayerLoad>& loads, TimePoint now) {
       layer.counts.expert_tokens[expert] += num_tokens;
       layer.window_tokens[expert] += num_tokens;
     }
+    for (int mode = 0; mode < kNumTokenModes; ++mode) {
+      layer.counts.reports[mode] += load.reports[mode];
+    }
+    AddBounds(load.bounds, layer.counts);
   }
   if (now - imbalance_time_ >= kImbalancePeriod) UpdateImbalance(now);
   return num_active;

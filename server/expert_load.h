@@ -1,10 +1,11 @@
-// How tokens were spread over experts: the only place where they are counted. /metrics and the
-// Admin service read it; the engine loop writes it, once a step.
+// How tokens were spread over experts, and what bounds did to them: the only place where they are
+// counted. /metrics and the Admin service read it; the engine loop writes it, once a step.
 //
 //   load.Add(stats.layer_loads, stats.time);       // engine loop
 //   for (const LayerLoadCounts& layer : load.Read()) ...   // any thread
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -20,6 +21,17 @@ struct LayerLoadCounts {
   // Most loaded expert over the mean, over the window in progress and the one before: 10 to 20 s of
   // steps, refreshed each second. 1 is even; 0: no tokens yet.
   double imbalance = 0;
+  // Since the start, by the mode of the tokens.
+  ModeReports reports;
+  std::vector<int64_t> expert_rerouted;  // [num_experts], since the start; empty: none
+  std::vector<int64_t> expert_dropped;   // likewise
+  // Of the last step with tokens in shared mode: places [num_experts] (kNoBound: not bounded;
+  // empty: there was no such step), and the most loaded device over its budget.
+  std::vector<int64_t> expert_capacity;
+  double device_usage = 0;
+  // Since the start, of steps with tokens in shared mode.
+  std::array<int64_t, kNumBoundCauses> causes{};  // experts by what bound them
+  int64_t pressure = 0;
 };
 
 class ExpertLoad {

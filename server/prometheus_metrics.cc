@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "server/expert_series.h"
 
 namespace gatehouse {
 namespace {
@@ -18,7 +20,7 @@ using prometheus::Family;
 using prometheus::Gauge;
 using prometheus::Histogram;
 
-// The table. Labels stand behind the help, the model's first.
+// The table, but for what expert_series.cc makes. Labels stand behind the help.
 struct Metric {
   const char* name;
   const char* help;
@@ -46,8 +48,7 @@ constexpr Metric kStepTokens{"gatehouse_step_tokens", "Rows of one engine step."
 constexpr Metric kKvUsage{"gatehouse_kv_cache_usage_ratio", "Share of the KV cache's blocks in use."};                                //
 constexpr Metric kKvBlocks{"gatehouse_kv_blocks", "Blocks of the KV cache."};                                                         // state
 constexpr Metric kPreemptions{"gatehouse_preemptions_total", "Times a request gave its KV blocks back to be computed again."};        //
-constexpr Metric kExpertTokens{"gatehouse_expert_tokens_total", "Tokens that each expert computed."};                                 // layer, expert
-constexpr Metric kImbalance{"gatehouse_expert_load_imbalance_ratio", "Most loaded expert over the mean of the last 10 to 20 s; 1 is even."};  // layer
+constexpr Metric kActiveExperts{"gatehouse_experts_active_total", "Experts that got a token, summed over layers and steps."};         //
 constexpr Metric kLastStep{"gatehouse_engine_last_step_timestamp_seconds", "When the last step ended, Unix time."};                   //
 constexpr Metric kCertificateExpiry{"gatehouse_tls_certificate_expiry_timestamp_seconds", "When the first certificate of a listener expires, Unix time."};  // file
 constexpr Metric kReloads{"gatehouse_reloads_total", "Times a file was read again; error: the old content stays in force."};          // file, result
@@ -106,42 +107,6 @@ const char* ReloadedFileName(ReloadedFile file) {
   return kNames[static_cast<int>(file)];
 }
 
-// Made when asked for, from the one place that counts. Level 1: imbalance; 2: tokens, too.
-class PrometheusMetrics::ExpertSeries {
- public:
-  ExpertSeries(const ModelDescription& model, int level)
-      : load_(model.moe_layers, model.num_experts), level_(level) {}
-
-  ExpertLoad& load() { return load_; }
-  void AppendTo(std::vector<prometheus::MetricFamily>& families) const;
-
- private:
-  ExpertLoad load_;
-  const int level_;
-};
-
-void PrometheusMetrics::ExpertSeries::AppendTo(
-    std::vector<prometheus::MetricFamily>& families) const {
-  if (level_ < 1) return;
-  prometheus::MetricFamily imbalance{
-      kImbalance.name, kImbalance.help, prometheus::MetricType::Gauge, {}};
-  prometheus::MetricFamily tokens{
-      kExpertTokens.name, kExpertTokens.help, prometheus::MetricType::Counter, {}};
-  for (const LayerLoadCounts& layer : load_.Read()) {
-    const std::string layer_name = std::to_string(layer.layer);
-    prometheus::ClientMetric& even = imbalance.metric.emplace_back();
-    even.label = {{"layer", layer_name}};
-    even.gauge.value = layer.imbalance;
-    for (size_t expert = 0; level_ >= 2 && expert < layer.expert_tokens.size(); ++expert) {
-      prometheus::ClientMetric& count = tokens.metric.emplace_back();
-      count.label = {{"expert", std::to_string(expert)}, {"layer", layer_name}};
-      count.counter.value = static_cast<double>(layer.expert_tokens[expert]);
-    }
-  }
-  if (!imbalance.metric.empty()) families.push_back(std::move(imbalance));
-  if (!tokens.metric.empty()) families.push_back(std::move(tokens));
-}
-
 struct PrometheusMetrics::QueueGauges {
   Gauge* running = nullptr;
   Gauge* waiting = nullptr;
@@ -158,7 +123,8 @@ struct PrometheusMetrics::ModelSeries {
   ModelSeries(const ModelDescription& description, int level, prometheus::Registry& registry);
 
   const std::string name;
-  ExpertSeries experts;
+  const int level;
+  ExpertLoad expert_load;
   std::array<QueueGauges, kNumPriorities> queues{};
   Histogram& queue_seconds;
   Histogram& first_token;
@@ -173,13 +139,15 @@ struct PrometheusMetrics::ModelSeries {
   Gauge& kv_used;
   Gauge& kv_free;
   Counter& preemptions;
+  Counter& active_experts;
   Gauge& last_step;
 };
 
 PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description, int level,
                                             prometheus::Registry& registry)
     : name(description.name),
-      experts(description, level),
+      level(level),
+      expert_load(description.moe_layers, description.num_experts),
       queue_seconds(
           HistogramFamily(kQueueSeconds, registry).Add({{"model", name}}, RequestBuckets())),
       first_token(HistogramFamily(kFirstToken, registry).Add({{"model", name}}, RequestBuckets())),
@@ -194,6 +162,7 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
       kv_used(GaugeFamily(kKvBlocks, registry).Add({{"state", "used"}})),
       kv_free(GaugeFamily(kKvBlocks, registry).Add({{"state", "free"}})),
       preemptions(CounterFamily(kPreemptions, registry).Add({})),
+      active_experts(CounterFamily(kActiveExperts, registry).Add({})),
       last_step(GaugeFamily(kLastStep, registry).Add({})) {
   for (int i = 0; i < kNumPriorities; ++i) {
     const prometheus::Labels labels = {{"model", name}, {"priority", kPriorityNames[i]}};
@@ -305,7 +274,8 @@ void PrometheusMetrics::OnStep(const StepStats& stats) {
   // Steps carry monotonic time; alerts compare with the wall clock.
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   model.last_step.Set(std::chrono::duration<double>(now).count());
-  const int64_t num_active_experts = model.experts.load().Add(stats.layer_loads, stats.time);
+  const int64_t num_active_experts = model.expert_load.Add(stats.layer_loads, stats.time);
+  model.active_experts.Increment(static_cast<double>(num_active_experts));
   const MutexLock lock(mutex_);
   totals_.num_prompt_tokens += stats.num_new_prompt_tokens;
   totals_.num_cached_prompt_tokens += stats.num_cached_prompt_tokens;
@@ -361,13 +331,17 @@ double PrometheusMetrics::LongestStepSeconds() const {
 
 std::vector<LayerLoadCounts> PrometheusMetrics::ReadExpertLoad() const {
   ModelSeries* model = model_;
-  return model == nullptr ? std::vector<LayerLoadCounts>{} : model->experts.load().Read();
+  return model == nullptr ? std::vector<LayerLoadCounts>{} : model->expert_load.Read();
 }
 
 std::string PrometheusMetrics::Scrape() const {
   std::vector<prometheus::MetricFamily> families = registry_->Collect();
   const ModelSeries* model = model_;
-  if (model != nullptr) model->experts.AppendTo(families);
+  if (model != nullptr) {
+    std::vector<prometheus::MetricFamily> experts =
+        ExpertFamilies(model->expert_load.Read(), model->level);
+    std::move(experts.begin(), experts.end(), std::back_inserter(families));
+  }
   return prometheus::TextSerializer().Serialize(families);
 }
 

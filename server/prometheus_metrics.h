@@ -1,4 +1,5 @@
-// Every metric of the server: names, help and labels stand in one table in prometheus_metrics.cc.
+// Every metric of the server: names, help and labels stand in the table of prometheus_metrics.cc,
+// those of experts and routing in that of expert_series.cc.
 //
 // Owner: main; outlives the engine, whose loop alone calls the StepObserver methods. SetModel makes
 // the series of the model: once, before the first request. Everything else may be called by any
@@ -89,7 +90,6 @@ class PrometheusMetrics final : public StepObserver {
  private:
   struct ModelSeries;
   struct QueueGauges;
-  class ExpertSeries;
 
   void SetLoad(const PriorityCounts& counts, int64_t num_kv_blocks_used,
                int64_t num_kv_blocks_total);

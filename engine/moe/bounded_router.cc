@@ -254,10 +254,12 @@ void StepRouter::RouteDomain(const Pool& pool, const DomainLoad& load, DomainBou
   DomainRouter router(step_, rules, std::move(bounds), ContendersOf(pool, /*in_block=*/false),
                       decision_);
   router.ChooseByExpert();
-  if (by_expert_choice) return;
-  router.TrimDevices(domain.device_pressure);
-  router.Reroute();
-  router.Cover();
+  if (!by_expert_choice) {
+    router.TrimDevices(domain.device_pressure);
+    router.Reroute();
+    router.Cover();
+  }
+  domain.device_loads = router.device_loads();
 }
 
 // R9 to R11.
@@ -285,6 +287,8 @@ PoolBounds StepRouter::BoundsOf(const Pool& pool, const DomainLoad& load, Domain
         ExpertFloor(policy, affinities, domain.ceiling, load.num_tokens, num_experts());
     bounds.floors[e] = floor;
     bounds.expert_places[e] = ExpertPlaces(policy, domain.ceiling, floor, bounds.expert_rows[e]);
+    domain.expert_causes.push_back(
+        CauseOf(bounds.expert_places[e], domain.ceiling, bounds.expert_rows[e]));
     const auto num_pairs = static_cast<int64_t>(affinities.size());
     domain.expert_pressure[e] = std::min(floor, num_pairs) > bounds.expert_places[e];
   }

@@ -79,6 +79,12 @@ int64_t ExpertPlaces(const CapacityPolicy& policy, int64_t ceiling, int64_t floo
                                              : places;
 }
 
+BoundCause CauseOf(int64_t places, int64_t ceiling, int64_t rows) {
+  if (places == kNoBound) return BoundCause::kNone;
+  if (places == ceiling) return BoundCause::kCeiling;
+  return places == rows ? BoundCause::kMemory : BoundCause::kFloor;
+}
+
 std::vector<int64_t> DeviceBudgets(const CapacityPolicy& policy, const ExpertPlacement& placement,
                                    int64_t num_pairs, std::span<const int64_t> rows) {
   std::vector<int64_t> budgets(rows.begin(), rows.end());

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/moe/expert_placement.h"
+#include "engine/moe/route_decision.h"
 #include "engine/moe/routing_policy.h"
 
 namespace gatehouse {
@@ -33,6 +34,8 @@ int64_t ExpertFloor(const CapacityPolicy& policy, std::span<const float> affinit
 
 // R11. `rows` are kNoBound or what memory is left for.
 int64_t ExpertPlaces(const CapacityPolicy& policy, int64_t ceiling, int64_t floor, int64_t rows);
+// What those places come from. Of equal ones the ceiling counts, then the memory.
+BoundCause CauseOf(int64_t places, int64_t ceiling, int64_t rows);
 std::vector<int64_t> DeviceBudgets(const CapacityPolicy& policy, const ExpertPlacement& placement,
                                    int64_t num_pairs, std::span<const int64_t> rows);
 

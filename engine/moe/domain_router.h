@@ -46,6 +46,7 @@ class DomainRouter {
   void TrimDevices(std::vector<int64_t>& device_pressure);
   void Reroute();  // R14: what was evicted finds another expert, or is dropped
   void Cover();    // R15: no token without an expert
+  const std::vector<int64_t>& device_loads() const { return device_loads_; }  // pairs placed
   // R18, causal: in the place of ChooseByExpert, Reroute and Cover.
   void ChooseByPosition();
 

@@ -1,5 +1,7 @@
 #include "engine/moe/route_decision.h"
 
+#include <algorithm>
+
 namespace gatehouse {
 
 RouteReport& RouteReport::operator+=(const RouteReport& other) {
@@ -10,6 +12,7 @@ RouteReport& RouteReport::operator+=(const RouteReport& other) {
   gate_mass += other.gate_mass;
   gate_mass_kept += other.gate_mass_kept;
   overrides += other.overrides;
+  bare += other.bare;
   return *this;
 }
 
@@ -17,6 +20,7 @@ RouteReport Summarise(const RouteDecision& decision) {
   RouteReport report;
   report.assignments = static_cast<int64_t>(decision.pairs.size());
   report.overrides = static_cast<int64_t>(decision.overrides.size());
+  report.bare = static_cast<int64_t>(decision.bare_rows.size());
   for (const PairDecision& pair : decision.pairs) {
     report.gate_mass += pair.chosen_gate;
     switch (pair.fate) {
@@ -33,6 +37,47 @@ RouteReport Summarise(const RouteDecision& decision) {
     report.gate_mass_kept += pair.gate;
   }
   return report;
+}
+
+namespace {
+
+// Most loaded device over its budget; one without a budget counts nothing, one that may get nothing
+// and has something counts as many times as it has pairs.
+double DeviceUsage(const DomainBounds& domain) {
+  double most = 0;
+  for (size_t d = 0; d < domain.device_loads.size(); ++d) {
+    if (domain.device_budgets[d] == kNoBound) continue;
+    const auto budget = static_cast<double>(std::max<int64_t>(domain.device_budgets[d], 1));
+    most = std::max(most, static_cast<double>(domain.device_loads[d]) / budget);
+  }
+  return most;
+}
+
+void AddBounds(const DomainBounds& domain, BoundsOutcome& outcome) {
+  for (size_t e = 0; e < outcome.expert_capacity.size(); ++e) {
+    int64_t& sum = outcome.expert_capacity[e];
+    const int64_t places = domain.expert_places[e];
+    sum = places > kNoBound - sum ? kNoBound : sum + places;
+  }
+  for (const BoundCause cause : domain.expert_causes) ++outcome.causes[static_cast<int>(cause)];
+  for (const uint8_t pressed : domain.expert_pressure) outcome.pressure += pressed;
+  for (const int64_t evicted : domain.device_pressure) outcome.pressure += evicted;
+  outcome.device_usage = std::max(outcome.device_usage, DeviceUsage(domain));
+}
+
+}  // namespace
+
+BoundsOutcome OutcomeOf(const RouteDecision& decision, int num_experts) {
+  BoundsOutcome outcome{.expert_rerouted = std::vector<int64_t>(num_experts),
+                        .expert_dropped = std::vector<int64_t>(num_experts)};
+  for (const PairDecision& pair : decision.pairs) {
+    if (pair.fate == PairFate::kRerouted) ++outcome.expert_rerouted[pair.chosen_expert];
+    if (pair.fate == PairFate::kDropped) ++outcome.expert_dropped[pair.chosen_expert];
+  }
+  if (decision.bounds.empty()) return outcome;
+  outcome.expert_capacity.assign(num_experts, 0);
+  for (const DomainBounds& domain : decision.bounds) AddBounds(domain, outcome);
+  return outcome;
 }
 
 }  // namespace gatehouse

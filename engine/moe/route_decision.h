@@ -2,6 +2,7 @@
 // report is counted from and a case file is compared with. A value.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -24,16 +25,23 @@ struct PairDecision {
   PairFate fate = PairFate::kKept;
 };
 
+// What the places of an expert come from (R11): nothing bounds it, its ceiling, a floor that is
+// eager, memory for rows.
+enum class BoundCause : uint8_t { kNone, kCeiling, kFloor, kMemory };
+inline constexpr int kNumBoundCauses = 4;
+
 // The bounds of one domain: of shared tokens, of one rank of them, or of a block.
 struct DomainBounds {
   int32_t domain = 0;
   int32_t rank = 0;
-  int64_t ceiling = kNoBound;            // C_up
-  std::vector<int64_t> floors;           // [num_experts] F
-  std::vector<int64_t> expert_places;    // [num_experts] C
-  std::vector<int64_t> device_budgets;   // [num_devices] B
-  std::vector<uint8_t> expert_pressure;  // [num_experts] its floor did not fit
-  std::vector<int64_t> device_pressure;  // [num_devices] pairs evicted below a floor
+  int64_t ceiling = kNoBound;             // C_up
+  std::vector<int64_t> floors;            // [num_experts] F
+  std::vector<int64_t> expert_places;     // [num_experts] C
+  std::vector<BoundCause> expert_causes;  // [num_experts] of C; shared domains only
+  std::vector<int64_t> device_budgets;    // [num_devices] B
+  std::vector<int64_t> device_loads;      // [num_devices] pairs placed; shared domains only
+  std::vector<uint8_t> expert_pressure;   // [num_experts] its floor did not fit
+  std::vector<int64_t> device_pressure;   // [num_devices] pairs evicted below a floor
 };
 
 struct RouteDecision {
@@ -59,9 +67,25 @@ struct RouteReport {
   double gate_mass = 0;       // of all pairs
   double gate_mass_kept = 0;  // of those computed, with their final experts
   int64_t overrides = 0;
+  int64_t bare = 0;  // rows that had pairs and kept none
   RouteReport& operator+=(const RouteReport& other);
   bool exact() const { return rerouted == 0 && dropped == 0 && overrides == 0; }
 };
 RouteReport Summarise(const RouteDecision& decision);
+
+// What the bounds of one layer and step were and did to its experts and devices, for those who
+// watch the server.
+struct BoundsOutcome {
+  std::vector<int64_t> expert_rerouted;  // [num_experts] pairs that chose it and went elsewhere
+  std::vector<int64_t> expert_dropped;   // [num_experts] pairs that chose it and nobody computed
+  // [num_experts] C, summed over the shared domains (kNoBound: none bounds it); empty: there was
+  // no shared domain.
+  std::vector<int64_t> expert_capacity;
+  std::array<int64_t, kNumBoundCauses> causes{};  // experts of shared domains by what bounds them
+  // Experts whose floor did not fit, and pairs that devices evicted below a floor.
+  int64_t pressure = 0;
+  double device_usage = 0;  // most loaded device over its budget, of any domain; 0: no budget
+};
+BoundsOutcome OutcomeOf(const RouteDecision& decision, int num_experts);
 
 }  // namespace gatehouse

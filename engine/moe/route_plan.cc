@@ -130,6 +130,7 @@ RouteReport ReportOf(const RoutePlan& plan, int begin_row, int end_row) {
     }
     report.gate_mass_kept += plan.row_mass_kept[row];
     report.overrides += plan.row_marks[row] == RowMark::kOverride ? 1 : 0;
+    report.bare += plan.row_marks[row] == RowMark::kBare ? 1 : 0;
     for (int slot = 0; slot < plan.top_k; ++slot) {
       const SlotFate fate = plan.slot_fates[int64_t{row} * plan.top_k + slot];
       report.assignments += fate == SlotFate::kEmpty ? 0 : 1;
@@ -139,6 +140,18 @@ RouteReport ReportOf(const RoutePlan& plan, int begin_row, int end_row) {
     }
   }
   return report;
+}
+
+ModeReports ReportByMode(const RoutePlan& plan, std::span<const RoutedToken> tokens) {
+  ModeReports reports;
+  if (plan.exact() || tokens.empty()) {
+    reports[static_cast<int>(TokenMode::kExact)] = ReportOf(plan, 0, plan.num_rows);
+    return reports;
+  }
+  for (int row = 0; row < plan.num_rows; ++row) {
+    reports[static_cast<int>(tokens[row].mode)] += ReportOf(plan, row, row + 1);
+  }
+  return reports;
 }
 
 }  // namespace gatehouse

@@ -2,12 +2,14 @@
 // Decided once, then carried out by the dispatcher; the report is counted from it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "engine/moe/route_decision.h"
+#include "engine/moe/routed_token.h"
 #include "kernels/backend.h"
 
 namespace gatehouse {
@@ -42,6 +44,7 @@ struct RoutePlan {
   std::vector<SlotFate> slot_fates;  // [num_rows, top_k]
   std::vector<float> row_mass_kept;  // [num_rows] sum of P of the pairs computed
   std::vector<RowMark> row_marks;    // [num_rows]
+  BoundsOutcome bounds;              // lists empty where every row was routed exactly
 
   int num_pairs() const { return static_cast<int>(row_ids.size()); }
   ExpertGroups groups() const { return {row_ids, expert_begin}; }
@@ -54,5 +57,10 @@ struct RoutePlan {
 
 // R20 of the rows [begin_row, end_row). Over layers and steps the mass is the ratio of the sums.
 RouteReport ReportOf(const RoutePlan& plan, int begin_row, int end_row);
+
+// The same of all rows by the mode of the token, kExact where the whole layer was routed exactly.
+// `tokens` are the step's [num_rows]; empty: every row is exact.
+using ModeReports = std::array<RouteReport, kNumTokenModes>;
+ModeReports ReportByMode(const RoutePlan& plan, std::span<const RoutedToken> tokens);
 
 }  // namespace gatehouse

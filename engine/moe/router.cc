@@ -96,6 +96,7 @@ RoutePlan PlanOf(const RouteDecision& decision, const GateScores& scores) {
     plan.row_marks[decision.pairs[id].row] = RowMark::kOverride;
   }
   for (const int32_t row : decision.bare_rows) plan.row_marks[row] = RowMark::kBare;
+  plan.bounds = OutcomeOf(decision, scores.num_experts);
   ArrangePairs(plan);
   return plan;
 }

@@ -20,6 +20,11 @@ enum class TokenMode {
   kBlockCausal,  // isolated: the same, but only on the positions up to its own
   kShared,       // on all tokens of its domain
 };
+inline constexpr int kNumTokenModes = 5;
+constexpr const char* TokenModeName(TokenMode mode) {
+  constexpr const char* kNames[] = {"exact", "threshold", "block", "block_causal", "shared"};
+  return kNames[static_cast<int>(mode)];
+}
 
 // In which order pairs are kept (R8).
 enum class PairOrder { kScore, kArrival, kReverse, kRandom };

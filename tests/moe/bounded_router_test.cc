@@ -413,6 +413,14 @@ TEST(CapacityTest, RoundsUpButForTheErrorOfAProduct) {
   EXPECT_EQ(CeilNear(1e300), kNoBound);
 }
 
+TEST(CapacityTest, NamesWhatPlacesComeFrom) {
+  EXPECT_EQ(CauseOf(kNoBound, kNoBound, kNoBound), BoundCause::kNone);
+  EXPECT_EQ(CauseOf(5, 5, kNoBound), BoundCause::kCeiling);
+  EXPECT_EQ(CauseOf(5, 5, 5), BoundCause::kCeiling);
+  EXPECT_EQ(CauseOf(3, 5, 3), BoundCause::kMemory);
+  EXPECT_EQ(CauseOf(2, 5, 3), BoundCause::kFloor);
+}
+
 TEST(CapacityTest, RankCeilingsExceedTheWholeByLessThanOneEach) {
   std::mt19937 random(13);
   for (int round = 0; round < kRounds; ++round) {

@@ -26,6 +26,33 @@ TEST(ExpertLoadTest, AddsUpByLayerAndExpertAndSaysHowManyWereActive) {
   EXPECT_EQ(counts[1].imbalance, 3) << "all of three experts' tokens at one";
 }
 
+TEST(ExpertLoadTest, KeepsTheLastBoundsAndAddsUpWhatTheyDid) {
+  ExpertLoad load({0}, 2);
+  LayerLoad bounded{.layer = 0, .expert_tokens = {3, 1}};
+  bounded.reports[static_cast<int>(TokenMode::kShared)] = {
+      .assignments = 5, .kept = 3, .rerouted = 1, .dropped = 1};
+  bounded.bounds = {.expert_rerouted = {1, 0},
+                    .expert_dropped = {1, 0},
+                    .expert_capacity = {3, kNoBound},
+                    .causes = {1, 1, 0, 0},
+                    .pressure = 2,
+                    .device_usage = 0.5};
+  load.Add({bounded}, kStart);
+  EXPECT_TRUE(load.Read().at(0).expert_capacity == (std::vector<int64_t>{3, kNoBound}));
+  bounded.bounds.expert_capacity = {4, 4};
+  bounded.bounds.expert_dropped = {0, 0};
+  load.Add({bounded}, kStart);
+  load.Add({{.layer = 0, .expert_tokens = {1, 1}}}, kStart);  // exact: bounds stay as they were
+  const LayerLoadCounts counts = load.Read().at(0);
+  EXPECT_THAT(counts.expert_rerouted, ElementsAre(2, 0));
+  EXPECT_THAT(counts.expert_dropped, ElementsAre(1, 0));
+  EXPECT_THAT(counts.expert_capacity, ElementsAre(4, 4));
+  EXPECT_THAT(counts.causes, ElementsAre(2, 2, 0, 0));
+  EXPECT_EQ(counts.pressure, 4);
+  EXPECT_EQ(counts.device_usage, 0.5);
+  EXPECT_EQ(counts.reports[static_cast<int>(TokenMode::kShared)].rerouted, 2);
+}
+
 TEST(ExpertLoadTest, ALayerWithoutExpertsIsLeftOut) {
   ExpertLoad load({1}, 2);
   EXPECT_EQ(

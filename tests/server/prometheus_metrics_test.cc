@@ -63,6 +63,7 @@ TEST(PrometheusMetricsTest, HasTheDocumentedNamesTypesAndHelp) {
       "gatehouse_engine_state gauge",
       "gatehouse_expert_load_imbalance_ratio gauge",
       "gatehouse_expert_tokens_total counter",
+      "gatehouse_experts_active_total counter",
       "gatehouse_generated_tokens_total counter",
       "gatehouse_inter_token_seconds histogram",
       "gatehouse_kv_blocks gauge",
@@ -178,19 +179,82 @@ TEST(PrometheusMetricsTest, ImbalanceIsMostOverMeanAndForgetsOldWindows) {
               HasSubstr("gatehouse_expert_load_imbalance_ratio{layer=\"1\"} 1\n"));
 }
 
+// All that bounds can do, at every layer: tokens of every mode, reroutes and drops of all experts.
+StepStats BoundedStep(const ModelDescription& model) {
+  StepStats stats = DecodeStep(0, {});
+  stats.layer_loads.clear();
+  const std::vector<int64_t> each(model.num_experts, 1);
+  for (const int layer : model.moe_layers) {
+    LayerLoad& load = stats.layer_loads.emplace_back();
+    load = {.layer = layer, .expert_tokens = each};
+    for (RouteReport& report : load.reports) {
+      report = {.assignments = 12,
+                .kept = 6,
+                .rerouted = 4,
+                .dropped = 2,
+                .gate_mass = 4,
+                .gate_mass_kept = 3,
+                .overrides = 1,
+                .bare = 3};
+    }
+    load.bounds = {.expert_rerouted = each,
+                   .expert_dropped = each,
+                   .expert_capacity = std::vector<int64_t>(model.num_experts, 7),
+                   .causes = {0, 1, 2, 3},
+                   .pressure = 5,
+                   .device_usage = 0.75};
+    load.bounds.expert_capacity[0] = 6;
+  }
+  return stats;
+}
+
+TEST(PrometheusMetricsTest, SaysWhatBoundsDid) {
+  const ModelDescription model = Model(3, 4);
+  PrometheusMetrics metrics(kBuild, 2);
+  metrics.SetModel(model);
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("gatehouse_routing")));
+  metrics.OnStep(BoundedStep(model));
+  const std::string scrape = metrics.Scrape();
+  for (const std::string line : {
+           R"(gatehouse_experts_active_total 8)",
+           R"(gatehouse_routing_assignments_total{fate="rerouted",mode="shared"} 8)",
+           R"(gatehouse_routing_assignments_total{fate="kept",mode="block_causal"} 12)",
+           R"(gatehouse_routing_gate_mass_total{part="chosen",mode="threshold"} 8)",
+           R"(gatehouse_routing_gate_mass_total{part="computed",mode="threshold"} 6)",
+           R"(gatehouse_routing_overrides_total{mode="shared"} 2)",
+           R"(gatehouse_routing_uncomputed_tokens_total{mode="block"} 6)",
+           R"(gatehouse_expert_capacity_cause_total{cause="memory"} 6)",
+           R"(gatehouse_expert_overflow_tokens_total{action="reroute",layer="2"} 16)",
+           R"(gatehouse_expert_overflow_tokens_total{action="drop",layer="2"} 8)",
+           R"(gatehouse_expert_gate_mass_kept_ratio{layer="1"} 0.75)",
+           R"(gatehouse_expert_capacity_tokens{layer="1"} 6)",
+           R"(gatehouse_device_budget_usage_ratio{layer="1"} 0.75)",
+           R"(gatehouse_expert_pressure_total{layer="1"} 5)",
+           R"(gatehouse_expert_rerouted_tokens_total{expert="3",layer="2"} 1)",
+           R"(gatehouse_expert_dropped_tokens_total{expert="0",layer="1"} 1)",
+       }) {
+    EXPECT_THAT(scrape, HasSubstr(line + "\n"));
+  }
+}
+
 TEST(PrometheusMetricsTest, LevelsBoundTheNumberOfSeries) {
   // The largest models that are about: 61 layers of 256 experts.
   const ModelDescription large = Model(62, 256);
-  const auto series_at = [&](std::optional<int> level) {
+  const auto series_at = [&](std::optional<int> level, bool bounded) {
     PrometheusMetrics metrics(kBuild, level);
     metrics.SetModel(large);
+    if (bounded) metrics.OnStep(BoundedStep(large));
     return CountSeries(metrics.Scrape());
   };
-  const int64_t level_0 = series_at(0);
+  const int64_t level_0 = series_at(0, false);
   EXPECT_LE(level_0, 250);
-  EXPECT_EQ(series_at(1), level_0 + 61);
-  EXPECT_EQ(series_at(2), level_0 + 61 + 61 * 256);
-  EXPECT_EQ(series_at(std::nullopt), series_at(1)) << "15,616 series must be asked for";
+  EXPECT_EQ(series_at(1, false), level_0 + 61);
+  EXPECT_EQ(series_at(2, false), level_0 + 61 + 61 * 256);
+  EXPECT_EQ(series_at(std::nullopt, false), series_at(1, false)) << "15,616 must be asked for";
+  const int64_t totals = level_0 + 5 * 7 + 4;
+  EXPECT_EQ(series_at(0, true), totals);
+  EXPECT_EQ(series_at(1, true), totals + 61 * 7);
+  EXPECT_EQ(series_at(2, true), totals + 61 * 7 + 3 * 61 * 256);
 
   PrometheusMetrics small(kBuild, std::nullopt);
   small.SetModel(Model(9, 256));
@@ -198,7 +262,7 @@ TEST(PrometheusMetricsTest, LevelsBoundTheNumberOfSeries) {
   PrometheusMetrics off(kBuild, 0);
   off.SetModel(Model(2, 4));
   off.OnStep(DecodeStep(0, {1, 1, 1, 1}));
-  EXPECT_THAT(off.Scrape(), Not(HasSubstr("gatehouse_expert")));
+  EXPECT_THAT(off.Scrape(), Not(HasSubstr("gatehouse_expert_")));
 }
 
 }  // namespace
