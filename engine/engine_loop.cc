@@ -194,16 +194,10 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
   step_stats_.num_preemptions = scheduler_.num_preemptions();
   const size_t num_layers = step.result == nullptr ? 0 : step.result->routes.size();
   GATEHOUSE_CHECK(num_layers <= model_.moe_layers.size()) << num_layers << " routed layers";
-  step_stats_.layer_loads.resize(num_layers);
+  step_stats_.layer_loads.clear();
   for (size_t i = 0; i < num_layers; ++i) {
-    const RoutePlan& route = step.result->routes[i];
-    const std::vector<int32_t>& begin = route.expert_begin;
-    LayerLoad& load = step_stats_.layer_loads[i];
-    load.layer = model_.moe_layers[i];
-    load.expert_tokens.resize(begin.size() - 1);
-    for (size_t e = 0; e + 1 < begin.size(); ++e) load.expert_tokens[e] = begin[e + 1] - begin[e];
-    load.reports = ReportByMode(route, step.plan->routed_tokens);
-    load.bounds = route.bounds;
+    step_stats_.layer_loads.push_back(
+        LayerLoadOf(model_.moe_layers[i], step.result->routes[i], step.plan->routed_tokens));
   }
   observer_.OnStep(step_stats_);
 }

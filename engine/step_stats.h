@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct LayerLoad {
   ModeReports reports;                 // of its rows, by mode
   BoundsOutcome bounds;                // lists empty where every row was routed exactly
 };
+// `tokens` as in StepPlan::routed_tokens.
+LayerLoad LayerLoadOf(int layer, const RoutePlan& route, std::span<const RoutedToken> tokens);
 
 struct StepStats {
   TimePoint time{};  // when the step ended

@@ -103,6 +103,17 @@ class Recorder:
             bound = 1.5 if name == "RouteExactly" else 3
             self.write(f"routing.{name}.512x64x8", values, "us a token", bound, "requirement", command)
 
+    def metrics(self):
+        """What the engine's thread spends on counting a step, by CPU time, at level 2."""
+        output, command = self.run("metrics_bench", "--benchmark_format=json",
+                                   f"--benchmark_repetitions={self.repeats}", "--benchmark_min_time=0.2")
+        runs = {}
+        for line in json.loads(output)["benchmarks"]:
+            if line["run_type"] == "iteration":
+                runs.setdefault(line["name"].split("/")[1], []).append(line["cpu_time"])
+        for name, values in runs.items():
+            self.write(f"metrics.step.{name}", values, "us", None, None, command)
+
     def tokenizer(self):
         """Encoding on one core by CPU time: MB/s of mixed text, and the slowest text of 1 MiB without a break."""
         output, command = self.run("tokenizer_bench", "--benchmark_filter=Encode/", "--benchmark_format=json",
@@ -180,6 +191,7 @@ def main():
     recorder.demo_server()
     recorder.scheduler_step()
     recorder.routing()
+    recorder.metrics()
     recorder.tokenizer()
     recorder.serving()
     recorder.model_steps(args.big_model)

@@ -9,6 +9,7 @@ import unittest
 import grpc
 from gatehouse.v1 import admin_pb2 as admin
 from gatehouse.v1 import inference_pb2 as pb
+from prometheus_client.parser import text_string_to_metric_families
 
 from harness import DEMO_MODEL, Server, ServerTest, generate, text_request
 
@@ -96,6 +97,51 @@ class BoundedRoutingTest(ServerTest):
         self.assertEqual(report.exact, report.rerouted == 0 and report.dropped == 0)
         self.assertTrue(report.exact or 0 < report.gate_mass_kept < 1, report)
         return report
+
+    def test_metrics_and_expert_load_add_up_to_the_reports(self):
+        with Server(*self.FLAGS) as server:
+            self.set_policy(server, shared=TIGHT, isolated=BLOCKED, devices=DEVICES)
+            modes = [pb.Routing.EXACT, pb.Routing.SHARED, pb.Routing.ISOLATED] * 3
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                answers = list(pool.map(lambda i: generate(server, request_of(modes[i], 100 + i)), range(len(modes))))
+            load = server.admin.GetExpertLoad(admin.GetExpertLoadRequest())
+            families = {family.name: family for family in text_string_to_metric_families(server.metrics())}
+        reports = [answer.finished.moe_report for answer in answers]
+
+        def total(name, **labels):
+            return sum(sample.value for sample in families[name].samples
+                       if sample.name == name + "_total" and labels.items() <= sample.labels.items())
+
+        for fate in "kept", "rerouted", "dropped":
+            self.assertEqual(total("gatehouse_routing_assignments", fate=fate),
+                             sum(getattr(report, fate) for report in reports), fate)
+        for fate, action in ("rerouted", "reroute"), ("dropped", "drop"):
+            count = sum(getattr(report, fate) for report in reports)
+            self.assertGreater(count, 0)
+            self.assertEqual(total("gatehouse_expert_overflow_tokens", action=action), count)
+            self.assertEqual(total(f"gatehouse_expert_{fate}_tokens"), count)
+            self.assertEqual(sum(sum(getattr(layer, fate)) for layer in load.layers), count)
+        chosen = total("gatehouse_routing_gate_mass", part="chosen")
+        computed = total("gatehouse_routing_gate_mass", part="computed")
+        weights = [report.assignments for report in reports]  # a layer's choices sum to about the same mass
+        mean = sum(w * report.gate_mass_kept for w, report in zip(weights, reports)) / sum(weights)
+        self.assertAlmostEqual(computed / chosen, mean, delta=0.02)
+        self.assertEqual(total("gatehouse_routing_assignments", mode="exact", fate="dropped"), 0)
+        # Experts have no bound of their own under this policy, devices do.
+        self.assertFalse(any(layer.capacity for layer in load.layers))
+        for sample in families["gatehouse_device_budget_usage_ratio"].samples:
+            self.assertTrue(0 < sample.value <= 1.5, sample)  # beyond 1 by overrides only
+
+    def test_expert_load_shows_the_capacity_in_force(self):
+        bound = admin.BoundedRouting(policy="locmoe_plus", expert_factor=1, min_mean_load=0, force=True,
+                                     exempt_layers=admin.LayerList(layers=[0]))
+        with Server(*self.FLAGS) as server:
+            self.set_policy(server, shared=bound, devices=DEVICES)
+            generate(server, request_of(pb.Routing.SHARED, 7, num_tokens=96, max_new_tokens=1))
+            load = server.admin.GetExpertLoad(admin.GetExpertLoadRequest())
+        self.assertFalse(load.layers[0].capacity, "exempt")
+        for layer in load.layers[1:]:
+            self.assertEqual(list(layer.capacity), [96 * 2 // NUM_EXPERTS] * NUM_EXPERTS)
 
     def test_exact_requests_have_the_same_bits_next_to_bounded_traffic(self):
         alone = generate(self.server, request_of(pb.Routing.EXACT, 1, output=every_row()))
