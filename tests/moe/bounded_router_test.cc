@@ -436,18 +436,15 @@ TEST(CapacityTest, RankCeilingsExceedTheWholeByLessThanOneEach) {
   }
 }
 
-TEST(CapacityTest, TheoryFloorStaysWithinTheCeiling) {
-  const auto floor = [](double d_eff, double delta, int64_t ceiling) {
+TEST(CapacityTest, TheoryFloorStaysWithinTheCeilingAndTheTokens) {
+  const auto floor = [](double delta, int64_t ceiling) {
     CapacityPolicy policy;
-    policy.theory = {.effective_dim = d_eff, .delta = delta};
+    policy.theory = {.effective_dim = 5120, .delta = delta};
     return ExpertFloor(policy, {}, ceiling, /*num_tokens=*/100000, /*num_experts=*/16);
   };
-  // d 5120, n 16: delta .03 gives 0.6265, .05 gives 37.92, .06 gives 639 (LocMoE, theorem 1).
-  EXPECT_EQ(floor(5120, 0.03, 1000), 1);
-  EXPECT_EQ(floor(5120, 0.05, 1000), 38);
-  EXPECT_EQ(floor(5120, 0.06, 1000), 640);
-  EXPECT_EQ(floor(5120, 0.06, 100), 100);
-  EXPECT_EQ(floor(5120, 1, kNoBound), 100000);
+  EXPECT_EQ(floor(0.06, 1000), 640);
+  EXPECT_EQ(floor(0.06, 100), 100);
+  EXPECT_EQ(floor(1, kNoBound), 100000);
 }
 
 TEST(ValidatePolicyTest, RefusesWhatIsNoBound) {

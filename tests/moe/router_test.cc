@@ -129,7 +129,7 @@ int64_t Sum(const std::vector<int64_t>& counts) {
 
 TEST(OutcomeOfTest, AddsUpOverExpertsDevicesAndModes) {
   std::mt19937 random(9);
-  for (int round = 0; round < 20000; ++round) {
+  for (int round = 0; round < 5000; ++round) {
     const RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
     const RouteDecision decision = step.Decide();
     const RoutePlan plan = PlanOf(decision, step.scores);
