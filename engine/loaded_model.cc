@@ -57,14 +57,35 @@ KvShape KvShapeOf(const AttentionConfig& attention, const CacheOptions& cache) {
           .value_prefix = latent.kv_rank};
 }
 
+// The back end's own memory for the largest product of a step.
+size_t ScratchBytes(const TransformerShape& shape, const WeightFormats& formats,
+                    const Backend& backend) {
+  const WeightFormat dense = formats.dense.value_or(WeightFormat::kF32);
+  const WeightFormat experts = formats.experts.value_or(WeightFormat::kF32);
+  const auto ffn = [&](int64_t num_assignments, int64_t intermediate_size, WeightFormat format) {
+    return backend.ExpertFfnScratchBytes({.num_rows = shape.max_rows,
+                                          .num_assignments = num_assignments,
+                                          .hidden_size = shape.hidden_size,
+                                          .intermediate_size = intermediate_size},
+                                         format);
+  };
+  const LatentAttentionOptions& latent = shape.latent;
+  const int64_t widest =
+      std::max({shape.hidden_size, shape.attention.q_size(), int64_t{latent.q_rank},
+                int64_t{latent.num_heads} * latent.value_dim});
+  return std::max({backend.GemmScratchBytes(shape.max_rows, widest, dense),
+                   ffn(shape.max_rows, shape.dense_intermediate_size, dense),
+                   ffn(shape.max_rows, shape.shared_intermediate_size, dense),
+                   ffn(shape.max_rows * shape.top_k, shape.expert_intermediate_size, experts)});
+}
+
 absl::StatusOr<MemoryPlan> PlanFor(const EngineConfig& config, const ModelConfig& model,
-                                   const TransformerShape& shape, const KvShape& kv,
+                                   int64_t workspace_bytes, const KvShape& kv,
                                    const WeightBytes& weights, const Backend& backend) {
-  const int64_t rope_bytes = shape.num_positions * shape.rotary_dim * int64_t{sizeof(float)};
   return PlanMemory(
       {.expert_weight_bytes = weights.experts,
        .dense_weight_bytes = weights.dense,
-       .workspace_bytes = Transformer::WorkspaceBytes(shape) + rope_bytes,
+       .workspace_bytes = workspace_bytes,
        .kv_block_bytes = static_cast<int64_t>(backend.KvBlockBytes(kv)) * model.num_layers,
        .block_tokens = kv.block_tokens,
        .max_sequences = config.scheduler.max_sequences,
@@ -184,8 +205,13 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested,
   const TransformerShape shape = ShapeOf(model, loaded.config.scheduler);
   const KvShape kv = KvShapeOf(model.attention, requested.cache);
   const WeightBytes weight_bytes = MeasureWeights(tensors, formats, *backend);
-  GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan,
-                             PlanFor(loaded.config, model, shape, kv, weight_bytes, *backend));
+  const size_t scratch_bytes = ScratchBytes(shape, formats, *backend);
+  const int64_t rope_bytes = shape.num_positions * shape.rotary_dim * int64_t{sizeof(float)};
+  const int64_t workspace_bytes =
+      Transformer::WorkspaceBytes(shape) + rope_bytes + static_cast<int64_t>(scratch_bytes);
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan, PlanFor(loaded.config, model, workspace_bytes, kv,
+                                                         weight_bytes, *backend));
+  GATEHOUSE_RETURN_IF_ERROR(backend->ReserveScratch(scratch_bytes));
 
   GATEHOUSE_ASSIGN_OR_RETURN(
       TransformerWeights weights,

@@ -80,6 +80,14 @@ struct ExpertsShape {
   bool has_bias = false;
 };
 
+// What a call of ExpertFfn is given at most.
+struct ExpertFfnShape {
+  int64_t num_rows = 0;
+  int64_t num_assignments = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+};
+
 // One layer's part of the paged cache. The layout inside a block belongs to the back end.
 struct KvShape {
   int num_kv_heads = 0;
@@ -120,7 +128,8 @@ struct GemmArgs {             // out[r] = scale * (x[row_ids[r]] * weights^T (+ 
   MatrixView<float> out;    // [num_rows, num_outputs]
 };
 
-struct HeadGemmArgs {  // a matrix for each head: out[r] of head h = x[r] of head h * weights[h]^T
+struct HeadGemmArgs {  // a matrix for each head, in f32 or bf16: out[r] of head h = x[r] of head h
+                       // * weights[h]^T
   MatrixView<const float> x;  // [num_rows, num_heads * any]: the first num_inputs channels of each
                               // head are read
   std::span<const std::unique_ptr<PackedMatrix>> weights;  // host [num_heads], of one shape
@@ -336,6 +345,13 @@ class Backend {
   virtual size_t PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
                                    WeightFormat format) const = 0;
   virtual size_t PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const = 0;
+  // What one product takes of the back end's own memory beside its arguments, for the memory plan
+  // too; ReserveScratch takes the largest of them before the first step, not in it.
+  // RESOURCE_EXHAUSTED when that cannot be had.
+  virtual size_t GemmScratchBytes(int64_t num_rows, int64_t num_inputs,
+                                  WeightFormat format) const = 0;
+  virtual size_t ExpertFfnScratchBytes(const ExpertFfnShape& shape, WeightFormat format) const = 0;
+  virtual absl::Status ReserveScratch(size_t num_bytes) = 0;
 
   // One step: Begin, operations in order, Finish.
   virtual void BeginStep(const BatchLayout& layout) = 0;

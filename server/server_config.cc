@@ -24,15 +24,9 @@ Option Weights(std::string name, std::string help,
                const Field<std::optional<WeightFormat>>& field) {
   return {std::move(name), "FORMAT", std::move(help),
           [field](const std::string& text, ServerConfig& config) -> Expected {
-            if (text == "auto") {
-              field(config) = std::nullopt;
-            } else if (text == "f32") {
-              field(config) = WeightFormat::kF32;
-            } else if (text == "bf16") {
-              field(config) = WeightFormat::kBF16;
-            } else {
-              return "auto, f32 or bf16";
-            }
+            const std::optional<WeightFormat> format = FindWeightFormat(text);
+            if (!format && text != "auto") return "auto, f32, bf16, int8 or int4";
+            field(config) = format;
             return {};
           },
           [field](const ServerConfig& config) {
@@ -113,7 +107,9 @@ void AddEngineOptions(std::vector<Option>& options) {
   options.push_back(Text("model", "DIR",
                          "directory of the model: config.json, safetensors, tokenizer",
                          GATEHOUSE_FIELD(engine.model.model_dir)));
-  options.push_back(Weights("weights", "how experts are held: auto (as stored), f32 or bf16",
+  options.push_back(Weights("weights",
+                            "how experts are held: auto (as stored), f32, bf16, int8 or "
+                            "int4",
                             GATEHOUSE_FIELD(engine.model.expert_weights)));
   options.push_back(Weights("dense-weights", "the same for everything but experts",
                             GATEHOUSE_FIELD(engine.model.dense_weights)));

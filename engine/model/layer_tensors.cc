@@ -246,6 +246,11 @@ WeightFormat FormatOfExperts(const LayerTensors& layer, const WeightFormats& for
   return wanted.value_or(WeightFormat::kBF16);
 }
 
+WeightFormat FormatOfHeads(const LayerTensors& layer, const WeightFormats& formats) {
+  const bool quantised = formats.dense && IsQuantised(*formats.dense);
+  return FormatOf({&layer.latent.kv_up}, quantised ? std::nullopt : formats.dense);
+}
+
 WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& formats,
                            const Backend& backend) {
   const auto stacked_bytes = [&](std::initializer_list<const NamedTensor*> parts,
@@ -268,8 +273,8 @@ WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& for
     }
     for (const auto* heads : {&layer.latent.absorb, &layer.latent.expand}) {
       for (const WeightView& head : *heads) {
-        bytes.dense += static_cast<int64_t>(backend.PackedMatrixBytes(
-            head.num_rows, head.num_cols, FormatOf({&layer.latent.kv_up}, formats.dense)));
+        bytes.dense += static_cast<int64_t>(
+            backend.PackedMatrixBytes(head.num_rows, head.num_cols, FormatOfHeads(layer, formats)));
       }
     }
     bytes.dense += VectorBytes(layer);
@@ -295,7 +300,7 @@ WeightFormatNames NameFormats(const ModelTensors& tensors, const WeightFormats& 
   std::set<WeightFormat> experts, dense = {FormatOf({&tensors.head}, formats.dense)};
   for (const LayerTensors& layer : tensors.layers) {
     if (layer.is_latent()) {
-      dense.insert(FormatOf({&layer.latent.kv_up}, formats.dense));
+      dense.insert(FormatOfHeads(layer, formats));
     } else {
       dense.insert(FormatOf({&layer.q, &layer.k, &layer.v}, formats.dense));
     }

@@ -70,6 +70,8 @@ WeightFormat FormatOfExperts(const LayerTensors& layer, const WeightFormats& for
 inline WeightFormat FormatOfShared(const LayerTensors& layer, const WeightFormats& formats) {
   return FormatOf({&layer.shared.gate, &layer.shared.up, &layer.shared.down}, formats.dense);
 }
+// The matrices of latent attention's heads are small and never quantised.
+WeightFormat FormatOfHeads(const LayerTensors& layer, const WeightFormats& formats);
 // The router decides, so it is never rounded.
 inline WeightFormat FormatOfRouter(const LayerTensors& layer) {
   return FormatOf({&layer.router}, std::nullopt);

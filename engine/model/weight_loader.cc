@@ -100,12 +100,11 @@ class Loader {
   }
   // Each a matrix of its own.
   absl::StatusOr<std::vector<std::unique_ptr<PackedMatrix>>> Heads(
-      const NamedTensor& whole, std::span<const WeightView> heads) {
+      std::span<const WeightView> heads, WeightFormat format) {
     std::vector<std::unique_ptr<PackedMatrix>> packed;
     for (const WeightView& head : heads) {
-      GATEHOUSE_ASSIGN_OR_RETURN(
-          std::unique_ptr<PackedMatrix> matrix,
-          backend_.PackMatrix({&head, 1}, FormatOf({&whole}, formats_.dense)));
+      GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> matrix,
+                                 backend_.PackMatrix({&head, 1}, format));
       packed.push_back(std::move(matrix));
     }
     return packed;
@@ -135,8 +134,9 @@ class Loader {
     GATEHOUSE_ASSIGN_OR_RETURN(weights.kv_bias, LatentBias(latent));
     GATEHOUSE_ASSIGN_OR_RETURN(weights.latent_norm, Vectors({&latent.latent_norm}));
     GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(latent.kv_up.name));
-    GATEHOUSE_ASSIGN_OR_RETURN(weights.absorb, Heads(latent.kv_up, latent.absorb));
-    GATEHOUSE_ASSIGN_OR_RETURN(weights.expand, Heads(latent.kv_up, latent.expand));
+    const WeightFormat head_format = FormatOfHeads(layer, formats_);
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.absorb, Heads(latent.absorb, head_format));
+    GATEHOUSE_ASSIGN_OR_RETURN(weights.expand, Heads(latent.expand, head_format));
     GATEHOUSE_ASSIGN_OR_RETURN(weights.output, Dense({&layer.o}));
     GATEHOUSE_ASSIGN_OR_RETURN(weights.output_bias, Vectors({&layer.o_bias}));
     return weights;

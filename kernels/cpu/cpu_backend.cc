@@ -8,6 +8,7 @@
 #include "kernels/cpu/isa_list.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/cpu/panel_product.h"
 #include "kernels/op_checks.h"
 
 namespace gatehouse::cpu {
@@ -46,6 +47,26 @@ size_t CpuBackend::PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
 
 size_t CpuBackend::PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const {
   return ExpertsBytes(format, shape);
+}
+
+size_t CpuBackend::GemmScratchBytes(int64_t num_rows, int64_t num_inputs,
+                                    WeightFormat format) const {
+  return QuantRowsBytes(format, num_rows, num_inputs);
+}
+
+size_t CpuBackend::ExpertFfnScratchBytes(const ExpertFfnShape& shape, WeightFormat format) const {
+  return QuantRowsBytes(format, shape.num_rows, shape.hidden_size) +
+         QuantRowsBytes(format, shape.num_assignments, shape.intermediate_size);
+}
+
+absl::Status CpuBackend::ReserveScratch(size_t num_bytes) {
+  try {
+    scratch_.Take(num_bytes);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("the system refused %u bytes of memory", num_bytes));
+  }
+  return absl::OkStatus();
 }
 
 void CpuBackend::BeginStep(const BatchLayout& layout) {

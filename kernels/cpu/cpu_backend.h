@@ -35,6 +35,9 @@ class CpuBackend final : public Backend {
   size_t PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
                            WeightFormat format) const override;
   size_t PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const override;
+  size_t GemmScratchBytes(int64_t num_rows, int64_t num_inputs, WeightFormat format) const override;
+  size_t ExpertFfnScratchBytes(const ExpertFfnShape& shape, WeightFormat format) const override;
+  absl::Status ReserveScratch(size_t num_bytes) override;
 
   void BeginStep(const BatchLayout& layout) override;
   void Embed(const EmbedArgs& args) override;
@@ -60,7 +63,7 @@ class CpuBackend final : public Backend {
   void Do(const Operation& operation) {
     if (!step_status_.ok()) return;
     try {
-      operation(Machine{isa_, pool_});
+      operation(Machine{isa_, pool_, scratch_});
     } catch (const std::bad_alloc&) {
       step_status_ = absl::ResourceExhaustedError("out of host memory in a step");
     }
@@ -68,6 +71,7 @@ class CpuBackend final : public Backend {
 
   const IsaKernels& isa_;
   ThreadPool pool_;
+  OpScratch scratch_;
   BatchLayout layout_;        // of the step that runs
   absl::Status step_status_;  // the first fault of the step that runs
 };

@@ -8,6 +8,7 @@
 #include "kernels/backend.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/isa_kernels.h"
+#include "kernels/cpu/op_scratch.h"
 
 namespace gatehouse::cpu {
 
@@ -15,6 +16,7 @@ namespace gatehouse::cpu {
 struct Machine {
   const IsaKernels& isa;
   ThreadPool& pool;
+  OpScratch& scratch;
 };
 
 void Embed(Machine machine, const BatchLayout& layout, const EmbedArgs& args);  // embed.cc

@@ -236,6 +236,9 @@ constexpr GemmKernels MakeGemmKernels() {
           .swiglu_bf16 = RunPanel<V, BF16Panel<V>, StoreGated<V, Swiglu<V>>>,
           .clamped_swiglu_f32 = RunPanel<V, F32Panel<V>, StoreGated<V, ClampedSwiglu<V>>>,
           .clamped_swiglu_bf16 = RunPanel<V, BF16Panel<V>, StoreGated<V, ClampedSwiglu<V>>>,
+          .store = StoreSums<V>::Row,
+          .store_swiglu = StoreGated<V, Swiglu<V>>::Row,
+          .store_clamped_swiglu = StoreGated<V, ClampedSwiglu<V>>::Row,
           .add = AddTo<V>};
 }
 

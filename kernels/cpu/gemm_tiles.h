@@ -26,6 +26,8 @@ struct PanelTile {
 };
 
 using PanelFn = void (*)(const PanelTile& tile);
+// One row of a tile from its sums [32] on: bias, activation, scale.
+using StoreFn = void (*)(const PanelTile& tile, const float* sums, float* out);
 
 struct GemmKernels {
   PanelFn multiply_f32;
@@ -34,6 +36,9 @@ struct GemmKernels {
   PanelFn swiglu_bf16;
   PanelFn clamped_swiglu_f32;  // likewise, with ActivationOptions' second form
   PanelFn clamped_swiglu_bf16;
+  StoreFn store;  // the ends of the products above
+  StoreFn store_swiglu;
+  StoreFn store_clamped_swiglu;
   void (*add)(const float* x, float scale, float* out, int64_t count);  // out += scale * x
 };
 

@@ -5,6 +5,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/isa_kernels.h"
+#include "kernels/cpu/quant_256.h"
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/sample_kernels.h"
 
@@ -13,6 +14,9 @@ namespace gatehouse::cpu {
 const IsaKernels& Avx2Kernels() {
   static constexpr IsaKernels kKernels{.name = "avx2",
                                        .gemm = MakeGemmKernels<Avx2F32x8>(),
+                                       .quant = {.quantise = Quantise256,
+                                                 .sum_int8 = Sum256<SignedBytes>,
+                                                 .sum_int4 = Sum256<NarrowSums>},
                                        .attention = MakeAttentionKernels<Avx2F32x8>(),
                                        .row = MakeRowKernels<Avx2F32x8>(),
                                        .sample = MakeSampleKernels<Avx2F32x8>()};

@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/gemm_tiles.h"
+#include "kernels/cpu/quant_tiles.h"
 #include "kernels/cpu/row_tiles.h"
 #include "kernels/cpu/sample_tiles.h"
 
@@ -18,6 +19,7 @@ namespace gatehouse::cpu {
 struct IsaKernels {
   const char* name;  // what BackendOptions.isa says
   GemmKernels gemm;
+  QuantKernels quant;
   AttentionKernels attention;
   RowKernels row;
   SampleKernels sample;

@@ -4,6 +4,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/gemm_kernels.h"
 #include "kernels/cpu/isa_kernels.h"
+#include "kernels/cpu/quant_portable.h"
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/sample_kernels.h"
 
@@ -12,6 +13,7 @@ namespace gatehouse::cpu {
 const IsaKernels& PortableKernels() {
   static constexpr IsaKernels kKernels{.name = "portable",
                                        .gemm = MakeGemmKernels<PortableF32x8>(),
+                                       .quant = kPortableQuantKernels,
                                        .attention = MakeAttentionKernels<PortableF32x8>(),
                                        .row = MakeRowKernels<PortableF32x8>(),
                                        .sample = MakeSampleKernels<PortableF32x8>()};

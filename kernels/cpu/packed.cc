@@ -7,6 +7,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
 #include "kernels/cpu/memory.h"
+#include "kernels/quantise.h"
 
 namespace gatehouse::cpu {
 namespace {
@@ -14,6 +15,9 @@ namespace {
 constexpr int kHalfPanel = kPanelCols / 2;
 
 int InputsPerStep(WeightFormat format) { return format == WeightFormat::kF32 ? 1 : 2; }
+int GroupBytes(WeightFormat format) {
+  return format == WeightFormat::kInt8 ? kInt8GroupBytes : kInt4GroupBytes;
+}
 
 // Element i of a checkpoint's tensor, which may lie at any address.
 template <DType kDType>
@@ -29,12 +33,48 @@ float ReadAt(const void* data, int64_t i) {
   }
 }
 
+// Column `col` of a group.
+void PackGroup(const WeightGroup& group, WeightFormat format, char* out, int col) {
+  constexpr int kHighStep = 4;
+  auto* codes = reinterpret_cast<uint8_t*>(out) + col * 4;
+  for (int i = 0; i < kGroupInputs; ++i) {
+    const int step = i / 4, byte = i % 4;
+    if (format == WeightFormat::kInt8) {
+      codes[step * kPanelStepBytes + byte] = group.codes[i];
+    } else if (step < kHighStep) {
+      codes[step * kPanelStepBytes + byte] = group.codes[i];
+    } else {
+      codes[(step - kHighStep) * kPanelStepBytes + byte] |=
+          static_cast<uint8_t>(group.codes[i] << 4);
+    }
+  }
+  std::memcpy(out + GroupBytes(format) - kScaleBytes + col * 2, &group.scale, 2);
+}
+
 // Source row `row` becomes column `col` of the panel.
+template <DType kDType>
+void PackQuantisedRow(const WeightView& source, int64_t row, WeightFormat format, char* panel,
+                      int col) {
+  const int64_t first = source.index(row, 0), step = source.col_stride;
+  for (int64_t begin = 0; begin < source.num_cols; begin += kGroupInputs) {
+    float values[kGroupInputs] = {};
+    const int64_t count = std::min<int64_t>(kGroupInputs, source.num_cols - begin);
+    for (int64_t i = 0; i < count; ++i) {
+      values[i] = ReadAt<kDType>(source.data, first + (begin + i) * step);
+    }
+    PackGroup(QuantiseWeights(format, values), format,
+              panel + begin / kGroupInputs * GroupBytes(format), col);
+  }
+}
+
+// Likewise.
 template <DType kDType>
 void PackRow(const WeightView& source, int64_t row, WeightFormat format, char* panel, int col) {
   const int64_t first = source.index(row, 0), step = source.col_stride;
   char* column = panel + col * 4;
-  if (format == WeightFormat::kF32) {
+  if (IsQuantised(format)) {
+    PackQuantisedRow<kDType>(source, row, format, panel, col);
+  } else if (format == WeightFormat::kF32) {
     for (int64_t k = 0; k < source.num_cols; ++k) {
       const float value = ReadAt<kDType>(source.data, first + k * step);
       std::memcpy(column + k * kPanelStepBytes, &value, 4);
@@ -111,6 +151,7 @@ ExpertsShape ShapeOf(std::span<const ExpertSource> experts) {
 }  // namespace
 
 int64_t PanelBytes(WeightFormat format, int64_t num_inputs) {
+  if (IsQuantised(format)) return NumQuantGroups(num_inputs) * GroupBytes(format);
   const int per_step = InputsPerStep(format);
   return (num_inputs + per_step - 1) / per_step * kPanelStepBytes;
 }
@@ -197,17 +238,6 @@ absl::StatusOr<std::unique_ptr<CpuPackedExperts>> Pack(ThreadPool& pool,
     }
   });
   return packed;
-}
-
-PanelFn MultiplyFn(const GemmKernels& kernels, WeightFormat format) {
-  return format == WeightFormat::kF32 ? kernels.multiply_f32 : kernels.multiply_bf16;
-}
-
-PanelFn GateUpFn(const GemmKernels& kernels, ExpertActivation activation, WeightFormat format) {
-  if (activation == ExpertActivation::kClampedSwiglu) {
-    return format == WeightFormat::kF32 ? kernels.clamped_swiglu_f32 : kernels.clamped_swiglu_bf16;
-  }
-  return format == WeightFormat::kF32 ? kernels.swiglu_f32 : kernels.swiglu_bf16;
 }
 
 }  // namespace gatehouse::cpu

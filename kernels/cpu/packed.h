@@ -1,6 +1,6 @@
 // Weights in the layout of packed_layout.h. Immutable after packing, owned by the model, read by
-// any thread. The format is a value here and in the choice of kernel (PanelFn): a new format adds a
-// row to both and changes no shape.
+// any thread. The format is a value here and in the choice of kernel (panel_product.h): a new
+// format adds a row to both and changes no shape.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,6 @@
 #include "kernels/backend.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/buffer.h"
-#include "kernels/cpu/isa_kernels.h"
 #include "kernels/cpu/packed_layout.h"
 
 namespace gatehouse::cpu {
@@ -86,9 +85,5 @@ absl::StatusOr<std::unique_ptr<CpuPackedMatrix>> Pack(ThreadPool& pool,
 absl::StatusOr<std::unique_ptr<CpuPackedExperts>> Pack(ThreadPool& pool,
                                                        std::span<const ExpertSource> experts,
                                                        WeightFormat format);
-
-// The kernels that read `format`.
-PanelFn MultiplyFn(const GemmKernels& kernels, WeightFormat format);
-PanelFn GateUpFn(const GemmKernels& kernels, ExpertActivation activation, WeightFormat format);
 
 }  // namespace gatehouse::cpu

@@ -4,13 +4,25 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cpu/quant_tiles.h"
+#include "kernels/quantise.h"
+
 namespace gatehouse::cpu {
 
+// Bytes of a row of quantised activations (QuantRows): an odd number of lines, so that the rows of
+// a tile spread over all sets of the first-level cache.
+inline int64_t QuantRowBytes(int64_t num_inputs) {
+  const int64_t record = NumQuantGroups(num_inputs) * 40, line = 64;
+  return ((record + line - 1) / line | 1) * line;
+}
+
 // Rows of x that stay in the second-level cache while all panels pass by: 512 KiB of them.
-inline int64_t MaxRangeRows(int64_t num_inputs) {
-  constexpr int64_t kRangeBytes = int64_t{512} << 10, kTileRows = 48;
-  const int64_t rows = kRangeBytes / 4 / num_inputs;
-  return std::max(rows / kTileRows, int64_t{1}) * kTileRows;
+inline int64_t MaxRangeRows(int64_t num_inputs, WeightFormat format = WeightFormat::kF32) {
+  constexpr int64_t kRangeBytes = int64_t{512} << 10;
+  const bool quantised = IsQuantised(format);
+  const int64_t row_bytes = quantised ? QuantRowBytes(num_inputs) : num_inputs * 4;
+  const int64_t tile_rows = quantised ? kQuantTileRows : 48;
+  return std::max(kRangeBytes / row_bytes / tile_rows, int64_t{1}) * tile_rows;
 }
 
 // Consecutive panels of one unit: as many as leave each thread 8 units, so that the prefetch past

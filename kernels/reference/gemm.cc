@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "kernels/op_checks.h"
 #include "kernels/reference/packed.h"
 #include "kernels/reference/reference_backend.h"
@@ -9,11 +11,12 @@ void ReferenceBackend::Gemm(const GemmArgs& args) {
   CheckView(args.x, args.x.num_rows, weights.cols);
   CheckView(args.out, args.out.num_rows, weights.rows);
   for (int64_t r = 0; r < args.out.num_rows; ++r) {
-    const float* x = args.x.row(args.row_ids.empty() ? r : args.row_ids[r]);
+    const std::vector<double> x = ActivationsFor(
+        weights.format, args.x.row(args.row_ids.empty() ? r : args.row_ids[r]), weights.cols);
     for (int64_t n = 0; n < weights.rows; ++n) {
       double sum = args.bias != nullptr ? args.bias[n] : 0.0;
       for (int64_t k = 0; k < weights.cols; ++k) {
-        sum += double{x[k]} * weights.values[n * weights.cols + k];
+        sum += x[k] * weights.values[n * weights.cols + k];
       }
       const double before = args.accumulate ? args.out.row(r)[n] : 0.0;
       args.out.row(r)[n] = static_cast<float>(args.scale * sum + before);

@@ -9,10 +9,10 @@
 namespace gatehouse {
 namespace {
 
-double Dot(const ReferenceMatrix& matrix, int64_t row, const float* x) {
+double Dot(const ReferenceMatrix& matrix, int64_t row, const std::vector<double>& x) {
   double sum = 0;
   for (int64_t c = 0; c < matrix.cols; ++c) {
-    sum += double{matrix.values[row * matrix.cols + c]} * x[c];
+    sum += matrix.values[row * matrix.cols + c] * x[c];
   }
   return sum;
 }
@@ -37,15 +37,18 @@ void ReferenceBackend::ExpertFfn(const ExpertFfnArgs& args) {
   for (int e = 0; e < packed.num_experts(); ++e) {
     const ReferenceExperts::Expert& expert = packed.experts[e];
     for (int32_t a = args.groups.expert_begin[e]; a < args.groups.expert_begin[e + 1]; ++a) {
-      const float* x = args.x.row(args.groups.row_ids[a]);
+      const std::vector<double> x =
+          ActivationsFor(expert.gate.format, args.x.row(args.groups.row_ids[a]), expert.gate.cols);
       for (int64_t i = 0; i < packed.intermediate_size(); ++i) {
         const double gate = Dot(expert.gate, i, x) + BiasAt(expert.gate_bias, i);
         const double up = Dot(expert.up, i, x) + BiasAt(expert.up_bias, i);
         args.scratch.row(a)[i] = static_cast<float>(Activate(args.activation, gate, up));
       }
+      const std::vector<double> hidden =
+          ActivationsFor(expert.down.format, args.scratch.row(a), expert.down.cols);
       for (int64_t n = 0; n < packed.hidden_size(); ++n) {
-        args.out.row(a)[n] = static_cast<float>(Dot(expert.down, n, args.scratch.row(a)) +
-                                                BiasAt(expert.down_bias, n));
+        args.out.row(a)[n] =
+            static_cast<float>(Dot(expert.down, n, hidden) + BiasAt(expert.down_bias, n));
       }
     }
   }

@@ -1,9 +1,12 @@
-// The reference's weights: the values a format allows, row-major.
+// The reference's weights: the values a format allows, row-major; and the values that a format of
+// weights leaves of activations.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/quantise.h"
 
 namespace gatehouse {
 
@@ -12,6 +15,7 @@ struct ReferenceMatrix final : PackedMatrix {
   int64_t num_inputs() const override { return cols; }
   size_t num_bytes() const override { return values.size() * sizeof(float); }
 
+  WeightFormat format = WeightFormat::kF32;
   int64_t rows = 0, cols = 0;
   std::vector<float> values;  // [rows, cols]
 };
@@ -35,5 +39,19 @@ struct ReferenceExperts final : PackedExperts {
   };
   std::vector<Expert> experts;
 };
+
+inline std::vector<double> ActivationsFor(WeightFormat format, const float* x, int64_t count) {
+  std::vector<double> values(x, x + count);
+  for (int64_t begin = 0; IsQuantised(format) && begin < count; begin += kQuantGroup) {
+    const int64_t end = std::min(count, begin + kQuantGroup);
+    float group[kQuantGroup] = {};
+    std::copy(x + begin, x + end, group);
+    const ActivationGroup rounded = QuantiseActivations(group);
+    for (int64_t k = begin; k < end; ++k) {
+      values[k] = double{rounded.scale} * rounded.codes[k - begin];
+    }
+  }
+  return values;
+}
 
 }  // namespace gatehouse

@@ -1,5 +1,6 @@
 #include "kernels/reference/reference_backend.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -11,8 +12,25 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 
+// What `format` leaves of a row.
+void RoundRow(WeightFormat format, float* row, int64_t count) {
+  if (format == WeightFormat::kBF16) {
+    for (int64_t c = 0; c < count; ++c) row[c] = BF16ToF32(F32ToBF16(row[c]));
+  }
+  for (int64_t begin = 0; IsQuantised(format) && begin < count; begin += kQuantGroup) {
+    const int64_t end = std::min(count, begin + kQuantGroup);
+    float values[kQuantGroup] = {};
+    std::copy(row + begin, row + end, values);
+    const WeightGroup group = QuantiseWeights(format, values);
+    for (int64_t c = begin; c < end; ++c) {
+      row[c] = WeightValue(format, group.scale, group.codes[c - begin]);
+    }
+  }
+}
+
 ReferenceMatrix Stack(std::span<const WeightView> stacked, WeightFormat format) {
   ReferenceMatrix matrix;
+  matrix.format = format;
   GATEHOUSE_CHECK(!stacked.empty());
   matrix.cols = stacked[0].num_cols;
   for (const WeightView& view : stacked) {
@@ -20,10 +38,9 @@ ReferenceMatrix Stack(std::span<const WeightView> stacked, WeightFormat format) 
     matrix.rows += view.num_rows;
     for (int64_t r = 0; r < view.num_rows; ++r) {
       for (int64_t c = 0; c < view.num_cols; ++c) {
-        const float value = view.at(r, c);
-        matrix.values.push_back(format == WeightFormat::kBF16 ? BF16ToF32(F32ToBF16(value))
-                                                              : value);
+        matrix.values.push_back(view.at(r, c));
       }
+      RoundRow(format, &*(matrix.values.end() - view.num_cols), view.num_cols);
     }
   }
   return matrix;

@@ -33,6 +33,10 @@ class ReferenceBackend : public Backend {
                            WeightFormat format) const override;
   size_t PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const override;
 
+  size_t GemmScratchBytes(int64_t, int64_t, WeightFormat) const override { return 0; }
+  size_t ExpertFfnScratchBytes(const ExpertFfnShape&, WeightFormat) const override { return 0; }
+  absl::Status ReserveScratch(size_t) override { return absl::OkStatus(); }
+
   void BeginStep(const BatchLayout& layout) override;
   void Embed(const EmbedArgs& args) override;
   void RmsNorm(const RmsNormArgs& args) override;

@@ -1,8 +1,10 @@
 // The same request gives the same bits in any company, with a warm prefix and as the first of
 // several outputs, for the families whose attention is not the plain one (windows, sinks, a latent
-// cache), with each type of keys and values.
+// cache), with each type of keys and values, and for those and a plain one in each format of
+// weights.
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <random>
 #include <tuple>
 
@@ -12,9 +14,9 @@
 namespace gatehouse {
 namespace {
 
-using ModelAndType = std::tuple<const char*, KvType>;
+using ModelAndTypes = std::tuple<const char*, KvType, std::optional<WeightFormat>>;
 
-class FamilyInvarianceTest : public testing::TestWithParam<ModelAndType> {
+class FamilyInvarianceTest : public testing::TestWithParam<ModelAndTypes> {
  protected:
   static constexpr int kPromptTokens = 40;  // some windows of the checkpoints, and two blocks
   static constexpr int kNewTokens = 12;
@@ -23,6 +25,7 @@ class FamilyInvarianceTest : public testing::TestWithParam<ModelAndType> {
     EngineConfig config;
     config.scheduler.max_step_tokens = max_step_tokens;
     config.cache.kv_type = std::get<1>(GetParam());
+    config.model.expert_weights = config.model.dense_weights = std::get<2>(GetParam());
     const std::string dir =
         std::string(GATEHOUSE_SOURCE_DIR) + "/tests/golden/" + std::get<0>(GetParam());
     auto runner =
@@ -105,15 +108,26 @@ TEST_P(FamilyInvarianceTest, TheFirstOfSeveralOutputsGivesTheSameBitsAsOne) {
   EXPECT_EQ(sink->tokens.size(), size_t{3 * kNewTokens});
 }
 
+std::string ParamName(const testing::TestParamInfo<ModelAndTypes>& info) {
+  const auto& [model, kv_type, weights] = info.param;
+  return std::string(model) + "_" + std::string(KvTypeName(kv_type)) +
+         (weights ? "_" + std::string(WeightFormatName(*weights)) : "");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Families, FamilyInvarianceTest,
     testing::Combine(testing::Values("mixtral_window_bf16", "qwen2_moe_window_bf16", "gpt_oss_bf16",
                                      "deepseek_v2_lite_f16", "deepseek_v3_yarn_bf16"),
-                     testing::Values(KvType::kF32, KvType::kBF16, KvType::kInt8)),
-    [](const auto& info) {
-      return std::string(std::get<0>(info.param)) + "_" +
-             std::string(KvTypeName(std::get<1>(info.param)));
-    });
+                     testing::Values(KvType::kF32, KvType::kBF16, KvType::kInt8),
+                     testing::Values(std::nullopt)),
+    ParamName);
+INSTANTIATE_TEST_SUITE_P(Weights, FamilyInvarianceTest,
+                         testing::Combine(testing::Values("odd_bf16", "qwen2_moe_window_bf16",
+                                                          "gpt_oss_bf16", "deepseek_v2_lite_f16"),
+                                          testing::Values(KvType::kF32),
+                                          testing::Values(WeightFormat::kInt8,
+                                                          WeightFormat::kInt4)),
+                         ParamName);
 
 }  // namespace
 }  // namespace gatehouse

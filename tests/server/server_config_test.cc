@@ -99,7 +99,7 @@ TEST(ServerConfigTest, RefusesWithThePlaceTheValueAndWhatWasExpected) {
   EXPECT_THAT(ErrorOf(Parse({"--model=m"}, {{"GATEHOUSE_THREADS", "two"}})),
               HasSubstr("GATEHOUSE_THREADS: got \"two\", expected a whole number"));
   EXPECT_THAT(ErrorOf(Parse({"--config", WriteFile("bad.yaml", "model: m\nweights: int3\n")})),
-              AllOf(HasSubstr("bad.yaml: weights: got \"int3\""), HasSubstr("f32 or bf16")));
+              AllOf(HasSubstr("bad.yaml: weights: got \"int3\""), HasSubstr("bf16, int8 or int4")));
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--kv-type=f16"})),
               HasSubstr("--kv-type: got \"f16\", expected f32, bf16 or int8"));
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--kv-cache-bytes=99999999999GiB"})),

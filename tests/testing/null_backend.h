@@ -40,6 +40,9 @@ class NullBackend final : public Backend {
                                                              WeightFormat format) override;
   size_t PackedMatrixBytes(int64_t, int64_t, WeightFormat) const override { return 0; }
   size_t PackedExpertsBytes(const ExpertsShape&, WeightFormat) const override { return 0; }
+  size_t GemmScratchBytes(int64_t, int64_t, WeightFormat) const override { return 0; }
+  size_t ExpertFfnScratchBytes(const ExpertFfnShape&, WeightFormat) const override { return 0; }
+  absl::Status ReserveScratch(size_t) override { return absl::OkStatus(); }
 
   void BeginStep(const BatchLayout&) override {}
   void Embed(const EmbedArgs&) override {}

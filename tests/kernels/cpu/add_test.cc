@@ -11,10 +11,11 @@ TEST_P(AddTest, AddsEveryElementAndNoOther) {
     for (const int64_t num_rows : {0, 1, 16, 17, 40}) {
       for (const int64_t num_cols : {1, 7, 8, 29}) {
         ThreadPool pool(num_threads);
+        OpScratch scratch;
         const Matrix x = RandomMatrix(num_rows, num_cols, 1);
         const Matrix before = RandomMatrix(num_rows, num_cols + 2, 2);
         Matrix out = before;
-        Add({isa(), pool}, {.x = x.view(), .out = out.view().Cols(1, num_cols)});
+        Add({isa(), pool, scratch}, {.x = x.view(), .out = out.view().Cols(1, num_cols)});
         for (int64_t r = 0; r < num_rows; ++r) {
           for (int64_t c = 0; c < num_cols + 2; ++c) {
             const bool inside = c >= 1 && c <= num_cols;
@@ -29,13 +30,14 @@ TEST_P(AddTest, AddsEveryElementAndNoOther) {
 TEST_P(AddTest, ScalesEachRowByItsGate) {
   for (const int64_t num_cols : {1, 8, 29}) {
     ThreadPool pool(2);
+    OpScratch scratch;
     const Matrix x = RandomMatrix(20, num_cols, 1), before = RandomMatrix(20, num_cols, 2);
     Matrix gates = RandomMatrix(20, 1, 3);
     for (int64_t r = 0; r < 20; ++r) gates.at(r, 0) *= 30;
     Matrix out = before, portable = before;
-    Add({isa(), pool},
+    Add({isa(), pool, scratch},
         {.x = x.view(), .scale = 0.3f, .gates = gates.view().data, .out = out.view()});
-    Add({PortableKernels(), pool},
+    Add({PortableKernels(), pool, scratch},
         {.x = x.view(), .scale = 0.3f, .gates = gates.view().data, .out = portable.view()});
     for (int64_t r = 0; r < 20; ++r) {
       for (int64_t c = 0; c < num_cols; ++c) {

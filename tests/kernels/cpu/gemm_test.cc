@@ -23,13 +23,14 @@ struct Product {
 void Multiply(const IsaKernels& isa, MatrixView<const float> x, const PackedMatrix& weights,
               const Product& product, MatrixView<float> out) {
   ThreadPool pool(product.num_threads);
-  Gemm({isa, pool}, {.x = x,
-                     .row_ids = product.row_ids,
-                     .weights = &weights,
-                     .bias = product.bias,
-                     .scale = product.scale,
-                     .accumulate = product.accumulate,
-                     .out = out});
+  OpScratch scratch;
+  Gemm({isa, pool, scratch}, {.x = x,
+                              .row_ids = product.row_ids,
+                              .weights = &weights,
+                              .bias = product.bias,
+                              .scale = product.scale,
+                              .accumulate = product.accumulate,
+                              .out = out});
 }
 
 std::unique_ptr<CpuPackedMatrix> PackOne(const Tensor& tensor, WeightFormat format) {
@@ -132,7 +133,8 @@ TEST_P(GemmTest, OfEachHeadGivesTheBitsOfAProductOfItsOwn) {
       for (const int num_threads : {1, 3}) {
         Matrix out(num_rows, kNumHeads * kOutDim, 99);
         ThreadPool pool(num_threads);
-        HeadGemm({isa(), pool}, {.x = x.view(), .weights = weights, .out = out.view()});
+        OpScratch scratch;
+        HeadGemm({isa(), pool, scratch}, {.x = x.view(), .weights = weights, .out = out.view()});
         EXPECT_EQ(out.values, expected.values) << num_rows << " rows";
       }
     }
@@ -155,7 +157,7 @@ TEST_P(GemmTest, KeepsARowsBitsForEveryNumberOfRowsPositionAndThreads) {
   const Tensor weights(DType::kF32, kOutputs, kInputs, 9);
   const Matrix x = RandomMatrix(kPool, kInputs, 10);
   std::mt19937 random(11);
-  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+  for (const WeightFormat format : kWeightFormats) {
     const auto packed = PackOne(weights, format);
     Matrix alone(kPool, kOutputs);
     for (int32_t r = 0; r < kPool; ++r) {
@@ -196,7 +198,7 @@ TEST_P(GemmTest, TakesMoreRowsThanTheCacheHolds) {
 }
 
 TEST_P(GemmTest, HasTheBitsOfThePortableInstructionSet) {
-  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+  for (const WeightFormat format : kWeightFormats) {
     for (const int64_t k : kAwkward) {
       const Tensor weights(DType::kF32, 41, k, k);
       const Matrix x = RandomMatrix(11, k, k + 1), bias = RandomMatrix(1, 41, k + 2);

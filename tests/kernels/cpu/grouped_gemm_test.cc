@@ -49,11 +49,12 @@ Matrix RunFfn(const IsaKernels& isa, const Matrix& x, const Routing& routing,
   Matrix scratch(num_assignments, experts.intermediate_size(), NAN);
   Matrix out(num_assignments, experts.hidden_size(), NAN);
   ThreadPool pool(num_threads);
-  ExpertFfn({isa, pool}, {.x = x.view(),
-                          .groups = {routing.row_ids, routing.expert_begin},
-                          .experts = &experts,
-                          .scratch = scratch.view(),
-                          .out = out.view()});
+  OpScratch op_scratch;
+  ExpertFfn({isa, pool, op_scratch}, {.x = x.view(),
+                                      .groups = {routing.row_ids, routing.expert_begin},
+                                      .experts = &experts,
+                                      .scratch = scratch.view(),
+                                      .out = out.view()});
   return out;
 }
 
@@ -173,7 +174,7 @@ TEST_P(ExpertFfnTest, KeepsARowsBitsWhateverItsNeighboursAndThreads) {
   const Experts experts(4, 65, 50);
   const Matrix x = RandomMatrix(64, 65, 2);
   std::mt19937 random(3);
-  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+  for (const WeightFormat format : kWeightFormats) {
     const auto packed = experts.Packed(format);
     std::vector<Matrix> alone;  // [expert] of all rows, one by one
     for (int e = 0; e < 4; ++e) {
@@ -215,7 +216,7 @@ TEST_P(ExpertFfnTest, HasTheBitsOfThePortableInstructionSet) {
   routing.AddExpert({0, 1, 2, 3, 4, 10, 11, 12, 13});
   routing.AddExpert({19});
   routing.AddExpert({5, 6, 7, 8, 9, 14, 15, 16, 17, 18});
-  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBF16}) {
+  for (const WeightFormat format : kWeightFormats) {
     const auto packed = experts.Packed(format);
     const Matrix ours = RunFfn(isa(), x, routing, *packed);
     const Matrix portable = RunFfn(PortableKernels(), x, routing, *packed);
