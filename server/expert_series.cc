@@ -74,6 +74,10 @@ void AppendTotals(const Layers& layers, std::vector<MetricFamily>& families) {
     for (int mode = 0; mode < kNumTokenModes; ++mode) reports[mode] += layer.reports[mode];
     for (int cause = 0; cause < kNumBoundCauses; ++cause) causes[cause] += layer.causes[cause];
   }
+  const auto bounded =
+      std::find_if(reports.begin() + 1, reports.end(),
+                   [](const RouteReport& report) { return report.assignments > 0; });
+  if (bounded == reports.end()) return;  // exact from first to last: nothing to compare with
   AppendByMode(kAssignments, reports, families, [](const RouteReport& report, const auto& add) {
     add("fate", "kept", static_cast<double>(report.kept));
     add("fate", "rerouted", static_cast<double>(report.rerouted));

@@ -43,7 +43,14 @@ class DocsTest(ServerTest):
                 self.assertEqual(documented[name], default, name)
 
     def test_every_metric(self):
-        generate(self.server, text_request())
+        # Bounds on experts' devices, used once: then there is something to tell of them.
+        self.server.admin.SetRoutingPolicy(admin_pb2.SetRoutingPolicyRequest(policy=admin_pb2.RoutingPolicy(
+            shared=admin_pb2.BoundedRouting(policy="device_bound", device_factor=0.75, min_mean_load=0, reroute=2,
+                                            force=True, exempt_layers=admin_pb2.LayerList()),
+            devices=admin_pb2.ExpertDevices(count=4))))
+        request = text_request()
+        request.routing.mode = inference_pb2.Routing.SHARED
+        generate(self.server, request)
         exported = set(re.findall(r"^# TYPE (\S+) (\S+)$", self.server.metrics(), re.MULTILINE))
         documented = {(row[0].strip("`"), row[1]) for row in rows("operations.md", r"`gatehouse_\w+`")}
         self.assertLessEqual(exported, documented)
