@@ -30,40 +30,67 @@ int64_t MemAvailable(const std::string& root) {
   return std::numeric_limits<int64_t>::max();
 }
 
-// The files of one version of control groups.
-struct CgroupFiles {
+// Where one version of control groups keeps what.
+struct CgroupVersion {
+  const char* mount;
+  const char* controllers;  // of its line in /proc/self/cgroup: "0:CONTROLLERS:/path"
   const char* limit;
   const char* usage;
-  const char* statistics;
-  const char* active_file;    // keys in `statistics`
-  const char* inactive_file;  //
+  const char* active_file;  // keys in memory.stat
+  const char* inactive_file;
 };
-constexpr CgroupFiles kCgroupVersions[] = {
-    {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
-     "active_file", "inactive_file"},
-    {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-     "/sys/fs/cgroup/memory/memory.stat", "total_active_file", "total_inactive_file"}};
+constexpr CgroupVersion kCgroupVersions[] = {
+    {"/sys/fs/cgroup", "", "memory.max", "memory.current", "active_file", "inactive_file"},
+    {"/sys/fs/cgroup/memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+     "total_active_file", "total_inactive_file"}};
 
 // What the group's usage holds of files: the kernel gives it back before it says no.
-int64_t PageCacheBytes(const std::string& root, const CgroupFiles& files) {
-  std::ifstream file(root + files.statistics);
+int64_t PageCacheBytes(const std::string& folder, const CgroupVersion& version) {
+  std::ifstream file(folder + "/memory.stat");
   std::string key;
   int64_t value = 0, num_bytes = 0;
   while (file >> key >> value) {
-    if (key == files.active_file || key == files.inactive_file) num_bytes += value;
+    if (key == version.active_file || key == version.inactive_file) num_bytes += value;
   }
   return num_bytes;
 }
 
-// At the root that a container sees.
-int64_t CgroupAvailable(const std::string& root) {
-  for (const CgroupFiles& files : kCgroupVersions) {
-    const std::optional<int64_t> limit = ReadNumber(root + files.limit);
-    if (!limit) continue;
-    const int64_t used = ReadNumber(root + files.usage).value_or(0) - PageCacheBytes(root, files);
-    return std::max<int64_t>(0, *limit - std::max<int64_t>(0, used));
+// Of one group alone.
+int64_t GroupAvailable(const std::string& folder, const CgroupVersion& version) {
+  const std::optional<int64_t> limit = ReadNumber(folder + "/" + version.limit);
+  if (!limit) return std::numeric_limits<int64_t>::max();
+  const int64_t used =
+      ReadNumber(folder + "/" + version.usage).value_or(0) - PageCacheBytes(folder, version);
+  return std::max<int64_t>(0, *limit - std::max<int64_t>(0, used));
+}
+
+// The group of this process below the mount: "/system.slice/x.service"; "" for the root, which is
+// what a container with a name space of its own sees.
+std::string OwnGroup(const std::string& root, const CgroupVersion& version) {
+  std::ifstream file(root + "/proc/self/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    const size_t first = line.find(':');
+    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    if (controllers == version.controllers) return line.substr(second + 1);
   }
-  return std::numeric_limits<int64_t>::max();
+  return "";
+}
+
+// A group may have no more than each of those that it lies in.
+int64_t CgroupAvailable(const std::string& root) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const CgroupVersion& version : kCgroupVersions) {
+    std::string group = OwnGroup(root, version);
+    while (true) {
+      least = std::min(least, GroupAvailable(root + version.mount + group, version));
+      const size_t slash = group.rfind('/');
+      if (slash == std::string::npos) break;
+      group.resize(slash);
+    }
+  }
+  return least;
 }
 
 }  // namespace
@@ -102,6 +129,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand) {
     const int64_t half = (plan.available_bytes - fixed) / 2 / demand.kv_block_bytes;
     plan.num_kv_blocks = std::min(wanted, half);
   }
+  plan.num_kv_blocks =
+      std::min<int64_t>(plan.num_kv_blocks, std::numeric_limits<int32_t>::max());  // block ids
   plan.kv_cache_bytes = plan.num_kv_blocks * plan.kv_block_bytes;
   if (plan.num_kv_blocks < least) {
     return absl::ResourceExhaustedError(
@@ -111,12 +140,12 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand) {
                         MiB(plan.kv_cache_bytes), plan.num_kv_blocks * demand.block_tokens,
                         demand.max_context, MiB(least * plan.kv_block_bytes)));
   }
-  if (plan.total_bytes() > plan.available_bytes) {
+  if (plan.kv_cache_bytes > plan.available_bytes - fixed) {  // the sum may be beyond 2^63
     return absl::ResourceExhaustedError(absl::StrFormat(
         "weights and workspace of %.1f MiB and a KV cache of %.1f MiB need %.1f MiB, but %.1f MiB "
-        "are "
-        "available",
-        MiB(fixed), MiB(plan.kv_cache_bytes), MiB(plan.total_bytes()), MiB(plan.available_bytes)));
+        "are available",
+        MiB(fixed), MiB(plan.kv_cache_bytes), MiB(fixed) + MiB(plan.kv_cache_bytes),
+        MiB(plan.available_bytes)));
   }
   return plan;
 }

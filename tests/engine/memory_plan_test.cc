@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <limits>
 #include <string>
 
 #include "absl/strings/str_format.h"
@@ -70,6 +71,8 @@ TEST(PlanMemoryTest, RefusesAConfiguredCacheThatDoesNotFit) {
   MemoryDemand demand = Demand();
   demand.kv_cache_bytes = 995 * kMiB;
   EXPECT_THAT(PlanMemory(demand).status().message(), HasSubstr("need 1005.0 MiB, but 1000.0 MiB"));
+  demand.kv_cache_bytes = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(PlanMemory(demand).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST(AvailableMemoryBytesTest, IsWhatThisProcessCouldTouch) {
@@ -111,6 +114,22 @@ TEST(AvailableMemoryBytesTest, PageCacheOfAControlGroupCountsAsFree) {
   EXPECT_EQ(files.available_mib(), 390);
   files.Write("/sys/fs/cgroup/memory.current", std::to_string(700 * kMiB));  // above a new limit
   EXPECT_EQ(files.available_mib(), 140);
+}
+
+TEST(AvailableMemoryBytesTest, ReadsTheGroupOfTheProcessAndThoseAroundIt) {
+  FakeKernelFiles files;
+  files.Write("/proc/self/cgroup", "1:name=systemd:/else\n0::/system.slice/gatehouse.service\n");
+  const std::string slice = "/sys/fs/cgroup/system.slice/";
+  files.Write(slice + "gatehouse.service/memory.max", std::to_string(600 * kMiB));
+  files.Write(slice + "gatehouse.service/memory.current", std::to_string(100 * kMiB));
+  EXPECT_EQ(files.available_mib(), 500);
+  files.Write(slice + "memory.max", std::to_string(700 * kMiB));
+  files.Write(slice + "memory.current", std::to_string(400 * kMiB));
+  EXPECT_EQ(files.available_mib(), 300);
+  files.Write("/sys/fs/cgroup/memory.max", "max\n");
+  files.Write(slice + "memory.max", "max\n");
+  files.Write(slice + "gatehouse.service/memory.max", "max\n");
+  EXPECT_EQ(files.available_mib(), 900);
 }
 
 TEST(AvailableMemoryBytesTest, ReadsControlGroupsOfVersion1) {
