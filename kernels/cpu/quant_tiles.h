@@ -18,8 +18,11 @@ struct QuantRows {
   char* row(int64_t r) const { return data + r * stride; }
   QuantRows From(int64_t first) const { return {row(first), num_groups, stride}; }
 };
-constexpr int64_t QuantScalesAt(int64_t num_groups) { return num_groups * 32; }
-constexpr int64_t QuantSumsAt(int64_t num_groups) { return num_groups * 36; }
+// Always inline, so that no copy with an instruction set's flags is left to the linker.
+[[gnu::always_inline]] constexpr int64_t QuantScalesAt(int64_t num_groups) {
+  return num_groups * 32;
+}
+[[gnu::always_inline]] constexpr int64_t QuantSumsAt(int64_t num_groups) { return num_groups * 36; }
 constexpr int64_t kQuantTileRows = 64;
 
 // sums[r][0 .. 32) = row r times the panel.
@@ -39,5 +42,8 @@ struct QuantKernels {
   void (*sum_int8)(const QuantTile& tile);
   void (*sum_int4)(const QuantTile& tile);
 };
+
+const QuantKernels& Avx512QuantKernels();   // x86-64 only
+const QuantKernels& AvxVnniQuantKernels();  // likewise
 
 }  // namespace gatehouse::cpu

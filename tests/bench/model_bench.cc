@@ -3,7 +3,8 @@
 // in the same run: for prefill the fused multiply-add peak, for decode the read bandwidth times the
 // bytes that the step must read once (docs/bench/METHOD.md has the formulas).
 //
-// usage: model_bench MODEL_DIR [--threads N] [--isa NAME] [--repeats N] [--threshold X]
+// usage: model_bench MODEL_DIR [--threads N] [--isa NAME] [--weights FORMAT] [--repeats N]
+//                    [--threshold X]
 // Prints one JSON line a measurement: the median of the repeats.
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -16,6 +17,11 @@
 #include <thread>
 
 #include "engine/loaded_model.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/layer_tensors.h"
+#include "engine/model/model_config.h"
+#include "engine/model/model_tensors.h"
+#include "kernels/base/status_macros.h"
 #include "kernels/base/thread_pool.h"
 #include "tests/bench/machine_limits.h"
 
@@ -29,6 +35,7 @@ struct Options {
   std::string model_dir;
   int num_threads = static_cast<int>(std::thread::hardware_concurrency());
   std::string isa;
+  std::string weights = "auto";  // of experts and dense matrices alike
   int num_repeats = 5;
   float threshold = 0.1f;
 };
@@ -63,8 +70,11 @@ PinnedPolicy ThresholdPolicy(const ModelDescription& model, float threshold) {
 
 class ModelBench {
  public:
-  ModelBench(const Options& options, LoadedModel model)
-      : options_(options), model_(std::move(model)), pool_(options.num_threads) {
+  ModelBench(const Options& options, LoadedModel model, int64_t table_bytes)
+      : options_(options),
+        model_(std::move(model)),
+        table_bytes_(table_bytes),
+        pool_(options.num_threads) {
     arena_.assign(size_t{256} << 20, 1);
   }
 
@@ -163,8 +173,7 @@ class ModelBench {
   // has a row. Formats must not be mixed ("f32+bf16"); Main sees to it.
   double BytesOfStep(const StepResult& step) const {
     const ModelDescription& m = model_.description;
-    const double table =
-        1.0 * m.vocab_size * m.hidden_size * (m.dense_weight_format == "bf16" ? 2 : 4);
+    const double table = static_cast<double>(table_bytes_);
     const double expert = 1.0 * model_.memory_plan.expert_weight_bytes /
                           std::max<size_t>(m.moe_layers.size() * m.num_experts, 1);
     double bytes = model_.memory_plan.dense_weight_bytes - table;
@@ -184,13 +193,15 @@ class ModelBench {
         1.0 * CountOf(model_.memory_plan.expert_weight_bytes, m.expert_weight_format);
     const double table = 1.0 * m.vocab_size * m.hidden_size;
     const double dense_weights =
-        CountOf(model_.memory_plan.dense_weight_bytes, m.dense_weight_format) - 2 * table;
+        CountOf(model_.memory_plan.dense_weight_bytes - table_bytes_, m.dense_weight_format) -
+        table;
     const double active = dense_weights + expert_weights * m.top_k / std::max(m.num_experts, 1);
     return 2 * (active * num_tokens +
                 table);  // attention scores are left out: a lower bound of the work
   }
   static double CountOf(int64_t bytes, const std::string& format) {
-    return static_cast<double>(bytes) / (format == "bf16" ? 2 : 4);
+    constexpr double kBytes[] = {4, 2, 1.0625, 0.5625};  // of a weight, scales counted
+    return static_cast<double>(bytes) / kBytes[static_cast<int>(*FindWeightFormat(format))];
   }
 
   void Print(nlohmann::ordered_json line) {
@@ -204,10 +215,19 @@ class ModelBench {
 
   const Options options_;
   LoadedModel model_;
+  const int64_t table_bytes_;  // of the embedding, in the type that the file has
   ThreadPool pool_;
   MachineLimits limits_;
   std::vector<char> arena_;
 };
+
+absl::StatusOr<int64_t> TableBytes(const std::string& dir) {
+  GATEHOUSE_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
+  GATEHOUSE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(dir));
+  GATEHOUSE_ASSIGN_OR_RETURN(const TensorViews views, FindTensors(checkpoint, config));
+  const WeightView table = GroupTensors(config, views).embedding.view;
+  return table.num_rows * table.num_cols * static_cast<int64_t>(DTypeBytes(table.dtype));
+}
 
 int Main(int argc, char** argv) {
   Options options;
@@ -217,6 +237,8 @@ int Main(int argc, char** argv) {
   app.add_option("--isa", options.isa);
   app.add_option("--repeats", options.num_repeats)->check(CLI::Range(1, 1000));
   app.add_option("--threshold", options.threshold, "of the share, in threshold mode");
+  app.add_option("--weights", options.weights)
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
   CLI11_PARSE(app, argc, argv);
   auto backend = MakeBackend("cpu", {.num_threads = options.num_threads, .isa = options.isa});
   if (!backend.ok()) {
@@ -227,6 +249,7 @@ int Main(int argc, char** argv) {
   EngineConfig config;
   config.model.model_dir = options.model_dir;
   config.scheduler.max_sequences = 32;
+  config.model.expert_weights = config.model.dense_weights = FindWeightFormat(options.weights);
   auto model = LoadModel(config, *std::move(backend));
   if (!model.ok()) {
     std::cerr << model.status() << "\n";
@@ -243,7 +266,12 @@ int Main(int argc, char** argv) {
   const PinnedPolicy shared = SharedPolicy(description);
   const PinnedPolicy threshold = ThresholdPolicy(description, options.threshold);
   const bool has_experts = description.num_experts > 0;
-  ModelBench bench(options, *std::move(model));
+  const absl::StatusOr<int64_t> table_bytes = TableBytes(options.model_dir);
+  if (!table_bytes.ok()) {
+    std::cerr << table_bytes.status() << "\n";
+    return 3;
+  }
+  ModelBench bench(options, *std::move(model), *table_bytes);
   bench.Prefill(prompt, "prefill", nullptr);
   if (has_experts) {
     bench.Prefill(prompt, "prefill_shared", &shared);
