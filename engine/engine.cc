@@ -33,7 +33,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& confi
                     .model = std::move(model.description),
                     .memory_plan = model.memory_plan,
                     .limits = limits,
-                    .routing_secret = config.routing.secret.value_or(RandomKey())};
+                    .routing_secret = config.routing.secret.value_or(RandomKey()),
+                    .shadow_exact_fraction = config.routing.shadow_exact_fraction};
   return std::make_unique<EngineLoop>(std::move(parts), clock, observer);
 }
 

@@ -56,6 +56,8 @@ struct RoutingOptions {
   // By what bounded routing breaks ties and chooses home devices: the same replays a trace. Absent:
   // drawn at the start, so that nobody can prepare requests that win.
   std::optional<std::array<uint64_t, 2>> secret;
+  // Of the bounded requests, replayed exactly when nobody wants the engine.
+  double shadow_exact_fraction = 0;
 };
 
 struct EngineConfig {

@@ -63,6 +63,10 @@ EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& obse
                   .eos_token_ids = model_.eos_token_ids,
                   .hash_seed = std::random_device{}(),
                   .routing_secret = parts.routing_secret}),
+      shadow_({.fraction = parts.shadow_exact_fraction,
+               .secret = parts.routing_secret,
+               .max_step_tokens = options_.max_step_tokens},
+              scheduler_, observer_),
       seeds_(std::random_device{}()),
       last_step_(clock.Now()) {
   Publish();
@@ -85,9 +89,14 @@ void EngineLoop::Run() {
     if (scheduler_.empty()) last_step_ = now;  // idle until now is not stalled
     Admit(TakeInbox(now));
     EndExpired(now);
+    if (!scheduler_.empty()) shadow_.Yield();
     const StepPlan& plan = scheduler_.Plan();
     Publish();
-    if (!plan.empty()) RunStep(plan, now);
+    if (!plan.empty()) {
+      RunStep(plan, now);
+    } else if (shadow_.has_work()) {
+      RunShadowStep(now);
+    }
     Publish();
   }
   Admit(TakeInbox(clock_.Now()));
@@ -121,8 +130,17 @@ void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
   MeasureTenants(step.end - begin);
 }
 
+// No observer hears of the step: it is nobody's, and an engine that runs it is idle.
+void EngineLoop::RunShadowStep(TimePoint begin) {
+  const StepPlan& plan = shadow_.Plan();
+  const absl::StatusOr<StepResult> result = worker_->Run(plan, shadow_.sampling());
+  shadow_.Commit(result, clock_.Now() - begin);
+}
+
 void EngineLoop::Admit(Inbox inbox) {
+  if (inbox.draining) shadow_.Close();
   for (Submission& submission : inbox.submissions) {
+    BoundedRun* const run = shadow_.Watch(submission.ticket, submission.request);
     scheduler_.Add(submission.ticket, submission.request, submission.submitted);
     streams_.emplace(submission.ticket, std::make_unique<RequestStream>(RequestStreamSetup{
                                             .request = std::move(submission.request),
@@ -130,7 +148,8 @@ void EngineLoop::Admit(Inbox inbox) {
                                             .tokenizer = tokenizer_.get(),
                                             .eos_token_ids = model_.eos_token_ids,
                                             .seed = seeds_(),
-                                            .submitted = submission.submitted}));
+                                            .submitted = submission.submitted,
+                                            .run = run}));
   }
   for (const Ticket ticket : inbox.cancels) {
     if (streams_.count(ticket) > 0) End(ticket, absl::CancelledError("the request was cancelled"));
@@ -155,7 +174,9 @@ void EngineLoop::End(Ticket ticket, absl::Status status) {
   scheduler_.Remove(ticket);  // nothing to do when Commit has ended it
   const auto node = streams_.extract(ticket);
   ++tenant_progress_[node.mapped()->tenant_name()].num_ended;
+  const bool finished = status.ok();
   node.mapped()->Close(std::move(status), clock_.Now(), observer_);
+  shadow_.Ended(ticket, finished);
   ++num_ended_;
 }
 
@@ -204,12 +225,15 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
 
 bool EngineLoop::WaitForWork() {
   MutexLock lock(mutex_);
-  while (!stopping_ && inbox_.empty() && scheduler_.empty()) work_.Wait(mutex_);
+  while (!stopping_ && inbox_.empty() && scheduler_.empty() && !shadow_.has_work()) {
+    work_.Wait(mutex_);
+  }
   return !stopping_;
 }
 
 EngineLoop::Inbox EngineLoop::TakeInbox(TimePoint now) {
   MutexLock lock(mutex_);
+  inbox_.draining = status_.draining;
   inbox_.close_all = now >= drain_deadline_;
   return std::exchange(inbox_, {});
 }

@@ -22,6 +22,7 @@
 #include "engine/request_stream.h"
 #include "engine/scheduler/admission.h"
 #include "engine/scheduler/scheduler.h"
+#include "engine/shadow_exact.h"
 #include "engine/worker.h"
 #include "kernels/base/mutex.h"
 
@@ -37,6 +38,7 @@ struct EngineParts {
   MemoryPlan memory_plan;  // num_kv_blocks is the size of the pool
   RequestLimits limits;    // max_context is lowered to what the pool can hold
   HashKey routing_secret{};
+  double shadow_exact_fraction = 0;
 };
 
 class EngineLoop final : public Engine {
@@ -67,6 +69,7 @@ class EngineLoop final : public Engine {
   struct Inbox {
     std::vector<Submission> submissions;
     std::vector<Ticket> cancels;
+    bool draining = false;
     bool close_all = false;  // the drain's deadline has passed
     bool empty() const { return submissions.empty() && cancels.empty(); }
   };
@@ -89,6 +92,7 @@ class EngineLoop final : public Engine {
   Inbox TakeInbox(TimePoint now) GATEHOUSE_EXCLUDES(mutex_);
   void EndExpired(TimePoint now);
   void RunStep(const StepPlan& plan, TimePoint begin);
+  void RunShadowStep(TimePoint begin);
   void CollectSampling(const StepPlan& plan);
   void EndAll(const absl::Status& status);
   void MeasureTenants(Duration step);
@@ -113,6 +117,7 @@ class EngineLoop final : public Engine {
   StepObserver& observer_;
   const std::unique_ptr<Worker> worker_;
   Scheduler scheduler_;
+  ShadowExact shadow_;
   std::unordered_map<Ticket, std::unique_ptr<RequestStream>> streams_;
   std::mt19937_64 seeds_;  // for requests without one
   std::vector<RowSampling> sampling_;

@@ -16,7 +16,7 @@ absl::StatusOr<StepResult> LocalWorker::Run(const StepPlan& plan,
                     .row_failed = std::vector<uint8_t>(plan.num_rows(), 0)};
   const BatchLayout layout = plan.layout();
   backend_->BeginStep(layout);
-  const bool records = recorder_ != nullptr && recorder_->BeginStep(plan);
+  const bool records = recorder_ != nullptr && !plan.is_replay && recorder_->BeginStep(plan);
   const StepRouting routing{.tokens = plan.routed_tokens,
                             .policies = plan.policies,
                             .observer = records ? recorder_.get() : nullptr,

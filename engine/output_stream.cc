@@ -1,6 +1,8 @@
 #include "engine/output_stream.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "engine/sampling/philox.h"
 
@@ -19,9 +21,18 @@ OutputStream::OutputStream(const OutputStreamSetup& setup)
     : request_(setup.request),
       tokenizer_(setup.tokenizer),
       output_index_(setup.output_index),
+      run_(setup.run),
       sampling_(setup.request, SeedOfOutput(setup.seed, setup.output_index), setup.eos_token_ids),
       decoder_(*setup.tokenizer),
       stop_matcher_(setup.request->stop.strings, setup.request->stop.include_stop) {}
+
+RowSampling OutputStream::NextSampling() {
+  RowSampling row = sampling_.Next();
+  if (run_ != nullptr && run_->wants_more()) {
+    row.num_top_logprobs = std::max(row.num_top_logprobs, BoundedRun::kTopTokens);
+  }
+  return row;
+}
 
 DeltaEvent OutputStream::Append(const RowSample& sample, std::optional<FinishReason> reason,
                                 TimePoint now) {
@@ -30,8 +41,14 @@ DeltaEvent OutputStream::Append(const RowSample& sample, std::optional<FinishRea
   DeltaEvent event{.output_index = output_index_, .text = TextOf(sample.token_id, reason)};
   ++num_tokens_;
   sampling_.Append(sample.token_id);
-  event.tokens.push_back(TokenOutputOf(
-      *tokenizer_, sample.token_id, request_->output.top_logprobs.has_value() ? &sample : nullptr));
+  const std::optional<int32_t>& num_top = request_->output.top_logprobs;
+  event.tokens.push_back(
+      TokenOutputOf(*tokenizer_, sample.token_id, num_top.has_value() ? &sample : nullptr));
+  if (run_ != nullptr && run_->wants_more()) {
+    run_->Append(sample);
+    std::vector<TokenLogprob>& top = event.tokens[0].top;  // no more than were asked for
+    top.resize(std::min(top.size(), static_cast<size_t>(num_top.value_or(0))));
+  }
   return event;
 }
 

@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 
+#include "engine/bounded_run.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "engine/sampling/sampling_state.h"
@@ -32,13 +33,14 @@ struct OutputStreamSetup {
   std::span<const int32_t> eos_token_ids;
   uint64_t seed = 0;  // the request's
   int32_t output_index = 0;
+  BoundedRun* run = nullptr;  // outlives the stream; null: nothing is kept
 };
 
 class OutputStream {
  public:
   explicit OutputStream(const OutputStreamSetup& setup);
 
-  RowSampling NextSampling() { return sampling_.Next(); }
+  RowSampling NextSampling();
   // The next token at `now`; `reason` when the scheduler says it is the last.
   DeltaEvent Append(const RowSample& sample, std::optional<FinishReason> reason, TimePoint now);
   // Set by the last token, which a stop string may make of any.
@@ -58,6 +60,7 @@ class OutputStream {
   const std::shared_ptr<const Request> request_;
   const Tokenizer* const tokenizer_;
   const int32_t output_index_;
+  BoundedRun* const run_;
   SamplingState sampling_;
   IncrementalDecoder decoder_;
   StopMatcher stop_matcher_;

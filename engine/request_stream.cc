@@ -33,7 +33,8 @@ RequestStream::RequestStream(const RequestStreamSetup& setup)
                           .tokenizer = tokenizer_,
                           .eos_token_ids = setup.eos_token_ids,
                           .seed = request_->sampling.seed.value_or(setup.seed),
-                          .output_index = i}));
+                          .output_index = i,
+                          .run = i == 0 ? setup.run : nullptr}));
   }
   stats_.num_prompt_tokens = static_cast<int32_t>(request_->prompt_ids.size());
   stats_.tenant = tenant_name();

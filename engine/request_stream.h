@@ -41,6 +41,7 @@ struct RequestStreamSetup {
   std::span<const int32_t> eos_token_ids;
   uint64_t seed = 0;  // for a request without its own
   TimePoint submitted{};
+  BoundedRun* run = nullptr;  // of its first output; outlives the stream
 };
 
 class RequestStream {

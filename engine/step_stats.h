@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "engine/moe/route_plan.h"
+#include "engine/request/routing_mode.h"
 #include "engine/request/tenant.h"
 #include "kernels/base/clock.h"
 
@@ -51,6 +52,15 @@ struct RequestStats {
   std::string tenant;
 };
 
+// A bounded request of the shadow-exact sample, replayed or skipped.
+struct ShadowStats {
+  RoutingMode mode = RoutingMode::kShared;
+  bool replayed = false;   // else the others are 0
+  int32_t num_tokens = 0;  // whose distributions were compared
+  int32_t num_agreed = 0;  // of them: the most likely token is the same
+  double kl_nats = 0;      // KL(exact || bounded), summed over them (LumpedKl)
+};
+
 // Implemented by the server. Called from the engine loop: be quick, never block.
 class StepObserver {
  public:
@@ -59,6 +69,7 @@ class StepObserver {
   virtual void OnToken(double inter_token_seconds) = 0;  // not for an output's first
   virtual void OnFirstToken(double time_to_first_token_seconds) = 0;
   virtual void OnRequestEnd(const RequestStats& stats) = 0;
+  virtual void OnShadow(const ShadowStats& /*stats*/) {}
 };
 
 }  // namespace gatehouse

@@ -303,6 +303,7 @@ struct RowSampling {
   int32_t forced_id = -1;  // >= 0: no choice, report this token (log-probabilities of a prompt)
   int32_t num_top_logprobs =
       -1;  // -1: no log-probabilities; 0: the chosen token's; n: also the n most likely
+  std::span<const int32_t> wanted_ids;  // whose log-probabilities are wanted, whatever is chosen
 };
 struct TokenLogprob {
   int32_t id = 0;
@@ -314,6 +315,7 @@ struct RowSample {
   int32_t token_id = 0;
   float logprob = 0;              // log softmax of the unadjusted logits; 0 when not asked for
   std::vector<TokenLogprob> top;  // most likely first, ties to the lower id
+  std::vector<float> wanted;      // log softmax likewise, [wanted_ids.size()]
   SampleFailure failure = SampleFailure::kNone;  // if any, the others mean nothing
 };
 struct SampleArgs {

@@ -229,6 +229,7 @@ inline void CheckArgs(const SampleArgs& args) {
         << row.temperature << " " << row.repetition_penalty;
     for (const int32_t id : row.repeated_ids) GATEHOUSE_CHECK(id >= 0 && id < vocab) << id;
     for (const auto& [id, bias] : row.bias) GATEHOUSE_CHECK(id >= 0 && id < vocab) << id;
+    for (const int32_t id : row.wanted_ids) GATEHOUSE_CHECK(id >= 0 && id < vocab) << id;
     int32_t previous = -1;
     for (const int32_t id : row.allowed_ids) {
       GATEHOUSE_CHECK(id > previous && id < vocab) << id << " after " << previous;

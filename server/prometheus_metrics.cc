@@ -49,6 +49,10 @@ constexpr Metric kKvUsage{"gatehouse_kv_cache_usage_ratio", "Share of the KV cac
 constexpr Metric kKvBlocks{"gatehouse_kv_blocks", "Blocks of the KV cache."};                                                         // state
 constexpr Metric kPreemptions{"gatehouse_preemptions_total", "Times a request gave its KV blocks back to be computed again."};        //
 constexpr Metric kActiveExperts{"gatehouse_experts_active_total", "Experts that got a token, summed over layers and steps."};         //
+constexpr Metric kShadowRequests{"gatehouse_shadow_exact_requests_total", "Bounded requests of the shadow-exact sample, replayed exactly or skipped."};  // mode, result
+constexpr Metric kShadowTokens{"gatehouse_shadow_exact_tokens_total", "Tokens whose bounded distribution was compared with the exact one."};  // mode
+constexpr Metric kShadowAgreed{"gatehouse_shadow_exact_agreed_tokens_total", "Of them: the most likely token is the same."};            // mode
+constexpr Metric kShadowKl{"gatehouse_shadow_exact_kl_nats_total", "KL divergence of the bounded from the exact distribution, summed over them."};  // mode
 constexpr Metric kLastStep{"gatehouse_engine_last_step_timestamp_seconds", "When the last step ended, Unix time."};                   //
 constexpr Metric kCertificateExpiry{"gatehouse_tls_certificate_expiry_timestamp_seconds", "When the first certificate of a listener expires, Unix time."};  // file
 constexpr Metric kReloads{"gatehouse_reloads_total", "Times a file was read again; error: the old content stays in force."};          // file, result
@@ -313,6 +317,17 @@ void PrometheusMetrics::OnRequestEnd(const RequestStats& stats) {
       .Increment(stats.num_generated_tokens);
   const MutexLock lock(mutex_);
   ++totals_.num_ended_requests;
+}
+
+void PrometheusMetrics::OnShadow(const ShadowStats& stats) {
+  const prometheus::Labels mode = {{"mode", RoutingModeName(stats.mode)}};
+  CounterFamily(kShadowRequests, *registry_)
+      .Add({{"mode", RoutingModeName(stats.mode)},
+            {"result", stats.replayed ? "replayed" : "skipped"}})
+      .Increment();
+  CounterFamily(kShadowTokens, *registry_).Add(mode).Increment(stats.num_tokens);
+  CounterFamily(kShadowAgreed, *registry_).Add(mode).Increment(stats.num_agreed);
+  CounterFamily(kShadowKl, *registry_).Add(mode).Increment(stats.kl_nats);
 }
 
 EngineTotals PrometheusMetrics::Totals() const {

@@ -84,6 +84,7 @@ class PrometheusMetrics final : public StepObserver {
   void OnToken(double inter_token_seconds) override;
   void OnFirstToken(double time_to_first_token_seconds) override;
   void OnRequestEnd(const RequestStats& stats) override;
+  void OnShadow(const ShadowStats& stats) override;
 
   std::string Scrape() const;  // Prometheus text format 0.0.4
 

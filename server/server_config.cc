@@ -161,6 +161,9 @@ void AddServerOptions(std::vector<Option>& options) {
   options.push_back(Text("routing-secret-file", "FILE",
                          "32 hexadecimal digits that break ties of bounded routing (none: drawn)",
                          GATEHOUSE_FIELD(routing_secret_file)));
+  options.push_back(Number("shadow-exact-fraction",
+                           "share of the bounded requests that is replayed exactly when idle", 0, 1,
+                           GATEHOUSE_FIELD(engine.routing.shadow_exact_fraction)));
   options.push_back(Text("admin-tls-client-ca", "FILE",
                          "PEM authority that must have signed operators",
                          GATEHOUSE_FIELD(admin.client_ca)));

@@ -106,6 +106,19 @@ void BlockTables::Free(Sequence& sequence) {
   sequence.last_content = kNoContent;
 }
 
+std::vector<int32_t> BlockTables::Lend(int64_t num_positions) {
+  std::vector<int32_t> block_ids(BlocksFor(num_positions));
+  for (int32_t& block_id : block_ids) {
+    block_id = pool_.Take();
+    index_.Forget(block_id);
+  }
+  return block_ids;
+}
+
+void BlockTables::TakeBack(std::span<const int32_t> block_ids) {
+  for (const int32_t block_id : block_ids) pool_.Release(block_id);
+}
+
 BlockContent BlockTables::ContentOf(const Sequence& sequence, int32_t block_idx,
                                     ContentId parent) const {
   const std::span<const int32_t> tokens = sequence.tokens;

@@ -14,6 +14,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "engine/cache/block_pool.h"
@@ -39,6 +41,10 @@ class BlockTables {
   void Index(Sequence& sequence);
   // Gives all back; the sequence is at position 0 again.
   void Free(Sequence& sequence);
+
+  // Blocks of no sequence, for `num_positions`; there is room.
+  std::vector<int32_t> Lend(int64_t num_positions);
+  void TakeBack(std::span<const int32_t> block_ids);
 
   int32_t BlocksFor(int64_t num_positions) const {
     return static_cast<int32_t>((num_positions + block_tokens_ - 1) / block_tokens_);

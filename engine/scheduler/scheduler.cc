@@ -249,6 +249,12 @@ void Scheduler::Erase(Sequence& sequence) {
   sequences_.erase(sequence.id);
 }
 
+std::vector<int32_t> Scheduler::Lend(int64_t num_tokens) {
+  GATEHOUSE_CHECK(empty() && num_tokens <= max_sequence_tokens())
+      << requests_.size() << " requests, " << num_tokens << " tokens";
+  return blocks_.Lend(num_tokens);
+}
+
 absl::Status Scheduler::CheckInvariants() const {
   GATEHOUSE_CHECK(!in_flight_);
   GATEHOUSE_RETURN_IF_ERROR(blocks_.CheckInvariants());

@@ -129,6 +129,11 @@ class Scheduler {
   // One update for each sequence of the plan, in its order; valid until the next Commit.
   std::span<const SequenceUpdate> Commit(const StepOutcome& outcome);
 
+  // Blocks for steps that are not its own, while it is empty: they hold what was used least, or
+  // nothing. All come back before it plans for a sequence again.
+  std::vector<int32_t> Lend(int64_t num_tokens);
+  void TakeBack(std::span<const int32_t> block_ids) { blocks_.TakeBack(block_ids); }
+
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
   int32_t num_waiting() const { return tenants_.num_waiting(); }
   int64_t num_waiting_tokens() const { return tenants_.num_waiting_tokens(); }

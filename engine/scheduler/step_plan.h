@@ -38,6 +38,7 @@ struct StepPlan {
   int32_t num_prefill_tokens = 0;  // rows that only fill the cache, and a prompt's last row
   int32_t num_decode_tokens = 0;
   int32_t num_new_prompt_tokens = 0;  // positions of prompts that no step has computed before
+  bool is_replay = false;             // of what has been served before: no trace records it
 
   int32_t num_rows() const { return static_cast<int32_t>(token_ids.size()); }
   bool empty() const { return token_ids.empty(); }

@@ -115,16 +115,18 @@ bool ChooseToken(const SampleKernels& kernels, std::span<const float> logits,
   return true;
 }
 
-// Log softmax of the logits as they came.
+// Log softmax of the logits as they came. `sample` has the room.
 void ReportLogprobs(const SampleKernels& kernels, std::span<const float> logits, float largest,
-                    int32_t* top_ids, RowSample& sample, int num_top) {
+                    int32_t* top_ids, const RowSampling& row, RowSample& sample) {
   const int64_t vocab = static_cast<int64_t>(logits.size());
   const double log_sum = std::log(kernels.exp_sum(logits.data(), vocab, largest));
   const auto logprob = [&](int32_t id) {
     return static_cast<float>(double{logits[id]} - largest - log_sum);
   };
+  for (size_t i = 0; i < row.wanted_ids.size(); ++i) sample.wanted[i] = logprob(row.wanted_ids[i]);
+  if (row.num_top_logprobs < 0) return;
   sample.logprob = logprob(sample.token_id);
-  const int count = static_cast<int>(std::min<int64_t>(num_top, vocab));
+  const int count = static_cast<int>(std::min<int64_t>(row.num_top_logprobs, vocab));
   const int num_found = kernels.top(logits.data(), vocab, count, top_ids);
   for (int i = 0; i < num_found; ++i) {
     sample.top.push_back({.id = top_ids[i], .logprob = logprob(top_ids[i])});
@@ -144,9 +146,8 @@ void SampleRow(const SampleKernels& kernels, std::span<const float> logits, cons
     sample.failure = SampleFailure::kAllForbidden;
     return;
   }
-  if (row.num_top_logprobs >= 0) {
-    ReportLogprobs(kernels, logits, range.largest, scratch.top_ids.get(), sample,
-                   row.num_top_logprobs);
+  if (row.num_top_logprobs >= 0 || !row.wanted_ids.empty()) {
+    ReportLogprobs(kernels, logits, range.largest, scratch.top_ids.get(), row, sample);
   }
 }
 
@@ -171,6 +172,7 @@ void Sample(Machine machine, const SampleArgs& args) {
     args.samples[r] = RowSample{};
     const int64_t num_top = std::max(args.rows[r].num_top_logprobs, 0);
     args.samples[r].top.reserve(std::min(num_top, vocab));
+    args.samples[r].wanted.resize(args.rows[r].wanted_ids.size());
   }
   machine.pool.Run(static_cast<int>(args.rows.size()), [&](int thread, int r) {
     SampleRow(machine.isa.sample, {args.logits.row(r), static_cast<size_t>(vocab)}, args.rows[r],

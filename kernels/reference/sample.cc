@@ -67,16 +67,18 @@ int32_t Draw(const std::vector<Candidate>& candidates, double uniform) {
   return candidates.back().id;
 }
 
-void ReportLogprobs(std::span<const float> logits, int num_top, RowSample& sample) {
+void ReportLogprobs(std::span<const float> logits, const RowSampling& row, RowSample& sample) {
   const double largest = *std::max_element(logits.begin(), logits.end());
   double total = 0;
   for (const float z : logits) total += std::exp(z - largest);
   const auto logprob = [&](int32_t id) {
     return static_cast<float>(logits[id] - largest - std::log(total));
   };
+  for (const int32_t id : row.wanted_ids) sample.wanted.push_back(logprob(id));
+  if (row.num_top_logprobs < 0) return;
   sample.logprob = logprob(sample.token_id);
   const std::vector<int32_t> ranked = RankedIds(logits);
-  for (int i = 0; i < std::min<int>(num_top, static_cast<int>(ranked.size())); ++i) {
+  for (int i = 0; i < std::min<int>(row.num_top_logprobs, static_cast<int>(ranked.size())); ++i) {
     sample.top.push_back({.id = ranked[i], .logprob = logprob(ranked[i])});
   }
 }
@@ -102,9 +104,7 @@ RowSample SampleRow(std::span<const float> logits, const RowSampling& row) {
       sample.token_id = Draw(candidates, row.uniform);
     }
   }
-  if (sample.failure == SampleFailure::kNone && row.num_top_logprobs >= 0) {
-    ReportLogprobs(logits, row.num_top_logprobs, sample);
-  }
+  if (sample.failure == SampleFailure::kNone) ReportLogprobs(logits, row, sample);
   return sample;
 }
 

@@ -248,6 +248,11 @@ class BoundedRoutingTest(ServerTest):
             "shared.max_renormalisation: got 0.5,": shared(max_renormalisation=0.5),
             "shared.exempt_layers.layers[0]: got 6,": shared(exempt_layers=admin.LayerList(layers=[6])),
             "shared.policy: got \"gshard\", expected one of": {"shared": admin.BoundedRouting(policy="gshard")},
+            # For the workbench alone: which experts a token gets would depend on tokens after it.
+            "shared.policy: got \"expert_choice\", expected one of token_choice,":
+                {"shared": admin.BoundedRouting(policy="expert_choice", force=True)},
+            "isolated.policy: got \"expert_choice\", expected one of token_choice,":
+                {"isolated": admin.BoundedRouting(policy="expert_choice")},
             "shared.isolation: set": shared(isolation=admin.BoundedRouting.BLOCK),
             "isolated.block_tokens: got 24,": isolated(block_tokens=24),
             "isolated.block_tokens: got 256, expected a multiple of the KV block's 16 tokens, at most 248":

@@ -2,6 +2,7 @@
 import pathlib
 import re
 import subprocess
+import time
 import unittest
 
 from gatehouse.v1 import admin_pb2, inference_pb2
@@ -34,6 +35,8 @@ def help_flags():
 
 
 class DocsTest(ServerTest):
+    FLAGS = ("--shadow-exact-fraction", "1")
+
     def test_every_flag_and_its_default(self):
         documented = {row[0].strip("`"): row[1].strip("`") for row in rows("operations.md", r"`--[a-z-]+`")}
         actual = help_flags()
@@ -51,6 +54,9 @@ class DocsTest(ServerTest):
         request = text_request()
         request.routing.mode = inference_pb2.Routing.SHARED
         generate(self.server, request)
+        limit = time.monotonic() + HANG_SECONDS
+        while "gatehouse_shadow_exact_" not in self.server.metrics() and time.monotonic() < limit:
+            time.sleep(0.02)
         exported = set(re.findall(r"^# TYPE (\S+) (\S+)$", self.server.metrics(), re.MULTILINE))
         documented = {(row[0].strip("`"), row[1]) for row in rows("operations.md", r"`gatehouse_\w+`")}
         self.assertLessEqual(exported, documented)

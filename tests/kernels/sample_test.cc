@@ -208,11 +208,14 @@ TEST(SampleTest, AdjustsLogitsAsTheReferenceDoes) {
 TEST(SampleTest, LogprobsAreTheReferencesWhateverIsAdjusted) {
   ReferenceBackend reference;
   const std::vector<std::pair<int32_t, float>> bias = {{4, 50}};
+  const std::vector<int32_t> wanted = {4, 0, 4, 3};
   for (const int vocab : {5, 63, 64, 130, 5000}) {
     const std::vector<float> logits = RandomFloats(vocab, vocab, 4);
-    for (const RowSampling& row : {RowSampling{.bias = bias, .num_top_logprobs = 0},
-                                   RowSampling{.forced_id = 3, .num_top_logprobs = 5},
-                                   RowSampling{.forced_id = 0, .num_top_logprobs = 20}}) {
+    for (const RowSampling& row :
+         {RowSampling{.bias = bias, .num_top_logprobs = 0}, RowSampling{.wanted_ids = wanted},
+          RowSampling{.num_top_logprobs = 2, .wanted_ids = wanted},
+          RowSampling{.forced_id = 3, .num_top_logprobs = 5},
+          RowSampling{.forced_id = 0, .num_top_logprobs = 20}}) {
       const RowSample expected = SampleRows(reference, logits, {row})[0];
       const RowSample sample = SampleRows(*MakeCpu(""), logits, {row})[0];
       EXPECT_EQ(sample.token_id, expected.token_id);
@@ -222,6 +225,11 @@ TEST(SampleTest, LogprobsAreTheReferencesWhateverIsAdjusted) {
       for (size_t i = 0; i < sample.top.size(); ++i) {
         EXPECT_EQ(sample.top[i].id, expected.top[i].id);
         EXPECT_NEAR(sample.top[i].logprob, expected.top[i].logprob, 2e-6);
+      }
+      ASSERT_EQ(sample.wanted.size(), row.wanted_ids.size());
+      ASSERT_EQ(expected.wanted.size(), row.wanted_ids.size());
+      for (size_t i = 0; i < sample.wanted.size(); ++i) {
+        EXPECT_NEAR(sample.wanted[i], expected.wanted[i], 2e-6);
       }
     }
   }

@@ -237,6 +237,30 @@ TEST(PrometheusMetricsTest, SaysWhatBoundsDid) {
   }
 }
 
+TEST(PrometheusMetricsTest, AddsUpWhatReplaysFound) {
+  PrometheusMetrics metrics(kBuild, std::nullopt);
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("gatehouse_shadow_exact_")));
+  for (int i = 0; i < 2; ++i) {
+    metrics.OnShadow({.mode = RoutingMode::kShared,
+                      .replayed = true,
+                      .num_tokens = 8,
+                      .num_agreed = 7,
+                      .kl_nats = 0.125});
+  }
+  metrics.OnShadow({.mode = RoutingMode::kShared});
+  metrics.OnShadow({.mode = RoutingMode::kIsolated});
+  const std::string text = metrics.Scrape();
+  for (const char* const line :
+       {"requests_total{mode=\"shared\",result=\"replayed\"} 2\n",
+        "requests_total{mode=\"shared\",result=\"skipped\"} 1\n",
+        "requests_total{mode=\"isolated\",result=\"skipped\"} 1\n",
+        "\ngatehouse_shadow_exact_tokens_total{mode=\"shared\"} 16\n",
+        "agreed_tokens_total{mode=\"shared\"} 14\n", "kl_nats_total{mode=\"shared\"} 0.25\n",
+        "agreed_tokens_total{mode=\"isolated\"} 0\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST(PrometheusMetricsTest, LevelsBoundTheNumberOfSeries) {
   // The largest models that are about: 61 layers of 256 experts.
   const ModelDescription large = Model(62, 256);

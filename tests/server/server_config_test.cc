@@ -105,6 +105,10 @@ TEST(ServerConfigTest, RefusesWithThePlaceTheValueAndWhatWasExpected) {
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--kv-cache-bytes=99999999999GiB"})),
               HasSubstr("--kv-cache-bytes"));
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--drain-seconds=nan"})), HasSubstr("--drain-seconds"));
+  for (const char* const fraction : {"-0.1", "1.1", "nan", "some", ""}) {
+    EXPECT_THAT(ErrorOf(Parse({"--model=m", "--shadow-exact-fraction", fraction})),
+                HasSubstr("expected a number from 0 to 1"));
+  }
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--listen=50051"})), HasSubstr("host:port"));
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--listen=127.0.0.1:70000"})), HasSubstr("host:port"));
   EXPECT_THAT(ErrorOf(Parse({"--model=m", "--no-such-flag"})), HasSubstr("--no-such-flag"));

@@ -39,6 +39,11 @@ class CountingObserver final : public StepObserver {
     MutexLock lock(mutex_);
     ended_.push_back(stats);
   }
+  void OnShadow(const ShadowStats& stats) override {
+    MutexLock lock(mutex_);
+    shadows_.push_back(stats);
+    changed_.NotifyAll();
+  }
 
   std::vector<StepStats> steps() const {
     MutexLock lock(mutex_);
@@ -47,6 +52,12 @@ class CountingObserver final : public StepObserver {
   std::vector<RequestStats> ended() const {
     MutexLock lock(mutex_);
     return ended_;
+  }
+  // Waits until there are so many.
+  std::vector<ShadowStats> WaitForShadows(size_t count) {
+    MutexLock lock(mutex_);
+    while (shadows_.size() < count) changed_.Wait(mutex_);
+    return shadows_;
   }
   int64_t num_first_tokens() const {
     MutexLock lock(mutex_);
@@ -59,6 +70,8 @@ class CountingObserver final : public StepObserver {
 
  private:
   mutable Mutex mutex_;
+  CondVar changed_;
+  std::vector<ShadowStats> shadows_ GATEHOUSE_GUARDED_BY(mutex_);
   std::vector<StepStats> steps_ GATEHOUSE_GUARDED_BY(mutex_);
   std::vector<RequestStats> ended_ GATEHOUSE_GUARDED_BY(mutex_);
   int64_t num_first_tokens_ GATEHOUSE_GUARDED_BY(mutex_) = 0;
@@ -72,6 +85,7 @@ struct EngineHarnessOptions {
   std::vector<std::string> pieces = FakeTokenizer::NumberedPieces(1000);  // the vocabulary
   std::set<int32_t> special_ids;
   int32_t max_context = 4096;
+  double shadow_exact_fraction = 0;
 };
 
 class EngineHarness {
@@ -107,6 +121,7 @@ class EngineHarness {
     // MoE layers 1, 3, 5, ...: between dense ones, so that numbers cannot be mistaken.
     for (int i = 0; i < worker.num_moe_layers; ++i) parts.model.moe_layers.push_back(2 * i + 1);
     parts.memory_plan.num_kv_blocks = worker.num_blocks;
+    parts.shadow_exact_fraction = options.shadow_exact_fraction;
     parts.limits = {.vocab_size = vocab_size, .max_context = options.max_context};
     return parts;
   }

@@ -42,10 +42,17 @@ RowSample ChooseByHash(uint64_t hash, int32_t vocab_size, const RowSampling& sam
     sample.token_id = (sample.token_id + 1) % vocab_size;
   }
   if (sampling.forced_id >= 0) sample.token_id = sampling.forced_id;
+  const auto logprob_of = [&](int32_t id) {
+    const auto vocab = static_cast<uint64_t>(vocab_size);
+    const uint64_t rank = (static_cast<uint64_t>(id) + vocab - hash % vocab) % vocab;
+    return -static_cast<float>(std::log(2.0) * static_cast<double>(rank + 1));
+  };
+  for (const int32_t id : sampling.wanted_ids) sample.wanted.push_back(logprob_of(id));
   if (sampling.num_top_logprobs < 0) return sample;
   sample.logprob = -static_cast<float>((hash ^ static_cast<uint64_t>(sample.token_id)) % 1000) / 64;
   for (int i = 0; i < sampling.num_top_logprobs; ++i) {
-    sample.top.push_back({static_cast<int32_t>((hash + i) % vocab_size), -static_cast<float>(i)});
+    const auto id = static_cast<int32_t>((hash + i) % vocab_size);
+    sample.top.push_back({id, logprob_of(id)});
   }
   return sample;
 }
@@ -85,8 +92,12 @@ absl::StatusOr<StepResult> FakeWorker::Run(const StepPlan& plan,
     }
   }
   for (size_t i = 0; i < sampling.size(); ++i) {
+    const int32_t row = plan.logit_rows[i].row;
+    const bool is_bounded =
+        !plan.routed_tokens.empty() && plan.routed_tokens[row].mode != TokenMode::kExact;
     result.samples.push_back(
-        ChooseByHash(row_hashes[plan.logit_rows[i].row], options_.vocab_size, sampling[i]));
+        ChooseByHash(row_hashes[row] + (is_bounded ? options_.bounded_shift : 0),
+                     options_.vocab_size, sampling[i]));
   }
   AddRoutes(row_hashes, result);
   return result;

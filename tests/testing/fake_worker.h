@@ -3,7 +3,8 @@
 // owners changes the output, and Choose() says without any engine what the output must be.
 //
 // Owned by the engine or by a test; one thread at a time calls Run, which honours forced_id, -inf
-// bias, temperature (then `uniform` counts) and num_top_logprobs.
+// bias, temperature (then `uniform` counts), num_top_logprobs and wanted_ids: the i-th most likely
+// token has probability 2^-(i + 1), and the most likely one is what is chosen.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,8 @@ struct FakeWorkerOptions {
   Duration step_duration{};  // Run sleeps for it
   // Called at the start of the n-th Run, from 0, with its plan; an error is what Run returns.
   std::function<absl::Status(int64_t n, const StepPlan& plan)> before_step;
+  // Added to the hash of bounded rows: their most likely tokens are so many ids higher.
+  uint64_t bounded_shift = 0;
   // True marks the row failed.
   std::function<bool(int32_t token_id, int32_t position)> row_fails;
 };
