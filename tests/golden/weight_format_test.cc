@@ -50,8 +50,8 @@ TEST(WeightFormatEffectTest, ANarrowFormatShowsButStaysClose) {
     double median, p95, mean;  // of the difference; the last with its sign
   };
   // What was measured, times two.
-  for (const Limit& limit :
-       {Limit{WeightFormat::kInt8, 0.035, 0.18, 0.01}, Limit{WeightFormat::kInt4, 0.31, 1.5, 0.07}}) {
+  for (const Limit& limit : {Limit{WeightFormat::kInt8, 0.035, 0.18, 0.01},
+                             Limit{WeightFormat::kInt4, 0.31, 1.5, 0.07}}) {
     std::vector<double> differences = TextLogprobs(limit.format, "", 8);
     double mean = 0;
     for (size_t i = 0; i < exact.size(); ++i) {
