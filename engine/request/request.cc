@@ -159,6 +159,11 @@ absl::Status CheckOutput(const RequestLimits& limits, const OutputParams& output
   return absl::OkStatus();
 }
 
+void SortDistinct(std::vector<int32_t>& ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+}
+
 }  // namespace
 
 absl::Status ValidateRequest(const RequestLimits& limits, Request& request) {
@@ -172,9 +177,12 @@ absl::Status ValidateRequest(const RequestLimits& limits, Request& request) {
   }
   GATEHOUSE_RETURN_IF_ERROR(CheckSampling(limits, request.sampling));
   GATEHOUSE_RETURN_IF_ERROR(CheckStop(limits, num_prompt_tokens, request.stop));
-  std::vector<int32_t>& allowed = request.sampling.allowed_token_ids;
-  std::sort(allowed.begin(), allowed.end());
-  allowed.erase(std::unique(allowed.begin(), allowed.end()), allowed.end());
+  SortDistinct(request.sampling.allowed_token_ids);
+  request.distinct_prompt_ids.clear();
+  if (request.sampling.repetition_penalty != 1) {
+    request.distinct_prompt_ids = request.prompt_ids;
+    SortDistinct(request.distinct_prompt_ids);
+  }
   return CheckOutput(limits, request.output);
 }
 

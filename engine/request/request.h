@@ -33,6 +33,9 @@ struct Request {
   // Bounded routing breaks ties by an id that the client chose. One that the server made tells of
   // other clients' requests, so the prompt takes its place.
   bool has_client_id = false;
+  // Filled by ValidateRequest where the repetition penalty looks at them: the prompt's tokens, each
+  // once, ascending. Made by who submits: the engine's thread would make them for every output.
+  std::vector<int32_t> distinct_prompt_ids;
 };
 
 // What a request is validated against.
@@ -52,8 +55,8 @@ struct RequestLimits {
 
 // Checks every number of `request`. INVALID_ARGUMENT "<field path>: got <value>, <limit>": the path
 // is the public one (sampling.top_p), ends at the first ':', and becomes google.rpc.BadRequest in
-// the server. Fills max_new_tokens 0, and puts
-// allowed_token_ids into ascending order, each once.
+// the server. Fills max_new_tokens 0 and
+// distinct_prompt_ids, and puts allowed_token_ids into ascending order, each once.
 absl::Status ValidateRequest(const RequestLimits& limits, Request& request);
 
 }  // namespace gatehouse

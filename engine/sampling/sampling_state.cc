@@ -19,10 +19,9 @@ SamplingState::SamplingState(std::shared_ptr<const Request> request, uint64_t se
   for (const std::vector<int32_t>& word : params.bad_words) {
     history_tokens_ = std::max(history_tokens_, word.size() - 1);
   }
-  for (const int32_t token_id : request_->prompt_ids) {
-    NoteRepetition(token_id);
-    NoteHistory(token_id);
-  }
+  repeated_ids_ = request_->distinct_prompt_ids;
+  const std::vector<int32_t>& prompt = request_->prompt_ids;
+  history_.assign(prompt.end() - std::min(prompt.size(), history_tokens_), prompt.end());
 }
 
 RowSampling SamplingState::Next() {
@@ -57,7 +56,9 @@ RowSampling SamplingState::ForPromptTarget(const Request& request, int32_t targe
 
 void SamplingState::NoteRepetition(int32_t token_id) {
   if (request_->sampling.repetition_penalty == 1) return;
-  if (repeated_.insert(token_id).second) repeated_ids_.push_back(token_id);
+  const std::vector<int32_t>& prompt = request_->distinct_prompt_ids;
+  if (std::binary_search(prompt.begin(), prompt.end(), token_id)) return;
+  if (generated_.insert(token_id).second) repeated_ids_.push_back(token_id);
 }
 
 void SamplingState::NotePenalties(int32_t token_id) {

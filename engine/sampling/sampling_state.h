@@ -1,7 +1,8 @@
 // What one request's next token is drawn with: its parameters, its random draw and what its earlier
 // tokens change (penalties, bans). Depends on the request, the seed and its own tokens alone.
 //
-// Owned by the engine loop beside the sequence; its thread only. Cannot fail: the request is valid.
+// Owned by the engine loop beside the sequence; its thread only. Cannot fail: the request has
+// passed ValidateRequest.
 //
 //   SamplingState state(request, seed, eos_token_ids);
 //   const RowSampling row = state.Next();   // spans stay valid until the next call of either
@@ -51,8 +52,8 @@ class SamplingState {
   size_t num_lasting_ = 0;
   std::unordered_map<int32_t, size_t> token_to_penalty_;  // index in bias_
 
-  std::vector<int32_t> repeated_ids_;  // distinct, of prompt and output
-  std::unordered_set<int32_t> repeated_;
+  std::vector<int32_t> repeated_ids_;      // distinct, of prompt and output
+  std::unordered_set<int32_t> generated_;  // of the output, where not in the prompt
 
   size_t history_tokens_ = 0;     // one less than the longest bad word
   std::vector<int32_t> history_;  // the last of prompt and output, at most history_tokens_

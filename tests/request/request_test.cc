@@ -62,6 +62,16 @@ TEST(ValidateRequestTest, PutsAllowedIdsInOrder) {
   EXPECT_EQ(request.sampling.allowed_token_ids, (std::vector<int32_t>{2, 4, 9}));
 }
 
+TEST(ValidateRequestTest, ListsThePromptOnceForTheRepetitionPenalty) {
+  Request request = ValidRequest();
+  request.prompt_ids = {7, 3, 7, 7, 5};
+  ASSERT_TRUE(ValidateRequest(kLimits, request).ok());
+  EXPECT_TRUE(request.distinct_prompt_ids.empty());
+  request.sampling.repetition_penalty = 1.5f;
+  ASSERT_TRUE(ValidateRequest(kLimits, request).ok());
+  EXPECT_EQ(request.distinct_prompt_ids, (std::vector<int32_t>{3, 5, 7}));
+}
+
 TEST(ValidateRequestTest, TakesEveryValueOnItsLimit) {
   Request request = ValidRequest();
   request.prompt_ids = std::vector<int32_t>(63, 999);

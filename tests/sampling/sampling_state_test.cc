@@ -21,6 +21,7 @@ const std::vector<int32_t> kEos = {2};
 
 SamplingState StateOf(Request request) {
   if (request.prompt_ids.empty()) request.prompt_ids = {10, 11};
+  EXPECT_TRUE(ValidateRequest({.vocab_size = 1000, .max_context = 1000}, request).ok());
   return SamplingState(std::make_shared<const Request>(std::move(request)), /*seed=*/42, kEos);
 }
 
