@@ -363,6 +363,22 @@ TEST(ShadowExactTest, AFailedReplayIsSkippedAndTouchesNobody) {
        .row_fails = [&](int32_t, int32_t position) { return is_replay && position == 49; }});
 }
 
+// What was in the blocks that a replay took is found no more: it would be another's.
+TEST(ShadowExactTest, OverwritesWhatTheCacheHeldAndSaysSo) {
+  EngineHarnessOptions options = Shadowed(3);
+  options.worker.num_blocks = 10;
+  EngineHarness harness(options);
+  const Request exact = HarnessRequest(64, 2);
+  EXPECT_EQ(harness.Start(exact)->WaitForClose(), absl::OkStatus());
+  for (size_t i = 1; i <= 3; ++i) {
+    EXPECT_EQ(harness.Start(BoundedRequest(90, 4))->WaitForClose(), absl::OkStatus());
+    harness.observer().WaitForShadows(i);
+    const auto again = harness.Start(exact);
+    EXPECT_EQ(again->WaitForClose(), absl::OkStatus());
+    EXPECT_EQ(again->token_ids(), ExpectedTokens(exact));
+  }
+}
+
 // Nobody finds what a replay computed, though it is exact.
 TEST(ShadowExactTest, LeavesNothingInThePrefixCache) {
   EngineHarness harness(Shadowed(3));

@@ -160,6 +160,22 @@ class ShadowExactTest(unittest.TestCase):
             self.assertEqual(waiting["replayed"] + waiting["skipped"], 0)
             self.assertEqual(wait_until_replayed(server, 1)["replayed"], 1)
 
+    def test_a_trace_of_routes_holds_no_replay(self):
+        sizes = []
+        for fraction in "0", "1":
+            with tempfile.TemporaryDirectory() as folder:
+                trace = pathlib.Path(folder) / "trace"
+                server = Server("--record-routes", str(trace), "--shadow-exact-fraction", fraction)
+                set_policy(server, shared=TIGHT)
+                for seed in range(3):
+                    # Few enough rows for one step.
+                    generate(server, request_of(prompt(seed, 12), pb.Routing.SHARED, 5))
+                    if fraction == "1":
+                        wait_until_replayed(server, seed + 1)
+                self.assertEqual(server.stop(), 0)
+                sizes.append(trace.stat().st_size)
+        self.assertEqual(sizes[0], sizes[1])
+
     def test_a_drain_waits_for_no_replay(self):
         server = Server(*self.FLAGS)
         set_policy(server, shared=TIGHT)
