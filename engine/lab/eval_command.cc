@@ -18,7 +18,8 @@ namespace gatehouse {
 const char kEvalUsage[] =
     "eval     MODEL (--tokens FILE | --text FILE) [--policy \"NAME: WORDS\"]... [--factors LIST]\n"
     "         loss, perplexity, divergence from exact routing, drops, loads and estimated time of\n"
-    "         the experts under bounds, all on the same tokens. A policy is written in the "
+    "         the experts under bounds or with narrow weights, all on the same tokens. A policy is "
+    "written in the "
     "settings\n"
     "         of a route file (docs/routing.md), F standing for the capacity factor:\n"
     "           --policy \"device: gamma_dev F devices 4 nbar_min 0\" --factors 0.75,1,inf\n"
@@ -26,6 +27,7 @@ const char kEvalUsage[] =
     "  --text FILE        text, cut into windows one after the other\n"
     "  --curve AFFINITY   the policies of docs/routing.md on that affinity: gate, share, "
     "cosine\n"
+    "  --weights LIST     of formats f32, bf16, int8, int4: the model held so, routed exactly\n"
     "  --factors LIST     (0.5,0.75,1,1.25,1.5,2,inf)\n"
     "  --exempt LIST      MoE layers, counted from 0, that are routed exactly (none)\n"
     "  --calibration FILE for thresholds calibrated, and checked against the model\n"
@@ -40,6 +42,7 @@ struct EvalCommand {
   std::string tokens_file, text_file, calibration_file;
   std::vector<EvalPolicy> policies;
   std::vector<double> factors;
+  std::vector<WeightFormat> weights;
   std::vector<int32_t> exempt_layers;
   int64_t max_windows = 0;
   bool json = false;
@@ -58,11 +61,11 @@ absl::Status ReadPolicies(const LabWords& words, EvalCommand& command) {
 }
 
 absl::StatusOr<EvalCommand> ReadCommand(const std::vector<std::string>& texts) {
-  GATEHOUSE_ASSIGN_OR_RETURN(
-      const LabWords words,
-      ReadLabWords(texts, {"--json"},
-                   {"--tokens", "--text", "--policy", "--curve", "--factors", "--exempt",
-                    "--calibration", "--window", "--batch", "--windows", "--threads"}));
+  GATEHOUSE_ASSIGN_OR_RETURN(const LabWords words,
+                             ReadLabWords(texts, {"--json"},
+                                          {"--tokens", "--text", "--policy", "--curve", "--factors",
+                                           "--exempt", "--calibration", "--weights", "--window",
+                                           "--batch", "--windows", "--threads"}));
   EvalCommand command{.tokens_file = words.Last("--tokens", ""),
                       .text_file = words.Last("--text", ""),
                       .calibration_file = words.Last("--calibration", ""),
@@ -74,6 +77,15 @@ absl::StatusOr<EvalCommand> ReadCommand(const std::vector<std::string>& texts) {
   GATEHOUSE_ASSIGN_OR_RETURN(command.evaluator, ReadEvaluatorOptions(words));
   GATEHOUSE_ASSIGN_OR_RETURN(command.max_windows, words.Count("--windows", 0, 0, int64_t{1} << 40));
   GATEHOUSE_RETURN_IF_ERROR(ReadPolicies(words, command));
+  for (const absl::string_view name :
+       absl::StrSplit(words.Last("--weights", ""), ',', absl::SkipEmpty())) {
+    const std::optional<WeightFormat> format = FindWeightFormat({name.data(), name.size()});
+    if (!format) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("--weights: got \"%s\", expected f32, bf16, int8 or int4", name));
+    }
+    command.weights.push_back(*format);
+  }
   GATEHOUSE_ASSIGN_OR_RETURN(command.factors,
                              ReadFactors(words.Last("--factors", "0.5,0.75,1,1.25,1.5,2,inf")));
   GATEHOUSE_ASSIGN_OR_RETURN(const std::vector<double> exempt,
@@ -174,13 +186,23 @@ absl::Status Eval(const EvalCommand& command) {
   }
   GATEHOUSE_ASSIGN_OR_RETURN(const EvalTokens tokens,
                              ReadEvalTokens(command.tokens_file, command.text_file, *evaluator));
-  GATEHOUSE_ASSIGN_OR_RETURN(const std::vector<EvalCase> cases,
+  GATEHOUSE_ASSIGN_OR_RETURN(std::vector<EvalCase> cases,
                              MakeCases(command, PolicyModelOf(parts),
                                        command.calibration_file.empty() ? nullptr : &calibration));
+  const bool has_policy = !cases.empty();
+  std::vector<std::unique_ptr<Evaluator>> narrow;
+  for (const WeightFormat format : command.weights) {
+    EvaluatorOptions narrow_options = command.evaluator;
+    narrow_options.weights = format;
+    GATEHOUSE_ASSIGN_OR_RETURN(narrow.emplace_back(), Evaluator::Create(narrow_options));
+    cases.push_back({.name = "weights " + std::string(WeightFormatName(format)),
+                     .factor = std::numeric_limits<double>::quiet_NaN(),
+                     .narrow = narrow.back().get()});
+  }
   EvalRunOptions options{.max_windows = command.max_windows};
   const int32_t num_experts = std::max(parts.model.moe.num_experts, 1);
   options.exact_placement =
-      cases.empty() ? LinearPlacement(num_experts, 1) : cases.front().policy.placement;
+      has_policy ? cases.front().policy.placement : LinearPlacement(num_experts, 1);
   GATEHOUSE_ASSIGN_OR_RETURN(const std::vector<EvalResult> results,
                              RunEval(*evaluator, tokens, cases, options, [&](int64_t num_windows) {
                                std::fprintf(stderr, "\r%d windows", static_cast<int>(num_windows));

@@ -71,29 +71,30 @@ class EvalRun {
     }
     const int64_t vocab = evaluator_.parts().model.vocab_size;
     ExactRows exact(static_cast<int64_t>(targets_.size()), vocab, options_.kl_bytes);
-    GATEHOUSE_RETURN_IF_ERROR(Pass(nullptr, options_.exact_placement, exact, sums[0]));
+    GATEHOUSE_RETURN_IF_ERROR(Pass({.exact = true}, exact, sums[0]));
     for (size_t i = 0; i < cases.size(); ++i) {
       if (cases[i].exact) continue;
-      const PinnedPolicy& policy = cases[i].policy;
-      GATEHOUSE_RETURN_IF_ERROR(Pass(&policy, policy.placement, exact, sums[i + 1]));
+      GATEHOUSE_RETURN_IF_ERROR(Pass(cases[i], exact, sums[i + 1]));
     }
     return absl::OkStatus();
   }
 
  private:
-  absl::Status Pass(const PinnedPolicy* policy, const ExpertPlacement& placement, ExactRows& exact,
-                    Sums& sums) {
+  absl::Status Pass(const EvalCase& eval_case, ExactRows& exact, Sums& sums) {
+    const bool has_policy = !eval_case.exact && eval_case.narrow == nullptr;
+    Evaluator& evaluator = eval_case.narrow != nullptr ? *eval_case.narrow : evaluator_;
     const Clock::time_point start = Clock::now();
-    RouteMeter meter(&placement);
-    GATEHOUSE_RETURN_IF_ERROR(evaluator_.Forward(windows_, policy, &meter, 0));
+    RouteMeter meter(has_policy ? &eval_case.policy.placement : &options_.exact_placement);
+    GATEHOUSE_RETURN_IF_ERROR(
+        evaluator.Forward(windows_, has_policy ? &eval_case.policy : nullptr, &meter, 0));
     sums.seconds += std::chrono::duration<double>(Clock::now() - start).count();
     double loss = 0;
-    evaluator_.ForEachRow([&](int32_t row, std::span<const float> logits) {
+    evaluator.ForEachRow([&](int32_t row, std::span<const float> logits) {
       const double log_sum = LogSumExp(logits);
       loss += log_sum - logits[targets_[row]];
       if (!exact.Holds(row)) return;
       ++sums.num_kl_rows;
-      if (policy == nullptr) {
+      if (eval_case.exact) {
         exact.Add(logits, log_sum);
       } else {
         sums.kl += exact.KlOf(row, logits, log_sum);

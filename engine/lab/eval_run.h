@@ -1,5 +1,5 @@
-// What bounds cost on given tokens: loss, divergence from exact routing, drops and loads of many
-// policies, all on the same batches.
+// What bounds and narrow weights cost on given tokens: loss, divergence from exact routing with the
+// weights as stored, drops and loads of many policies, all on the same batches.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,9 @@ struct EvalCase {
   double factor = 0;  // capacity factor; inf: none
   bool exact = false;
   PinnedPolicy policy;  // unless exact
+  // Not null: the model in another format of weights, routed exactly, instead of a policy. The
+  // caller's.
+  Evaluator* narrow = nullptr;
 };
 
 struct EvalResult {

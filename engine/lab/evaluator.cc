@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Create(const EvaluatorOpti
                              MakeBackend("cpu", {.num_threads = options.num_threads}));
   EngineConfig config;
   config.model.model_dir = options.model_dir;
+  config.model.expert_weights = config.model.dense_weights = options.weights;
   config.scheduler.max_sequences = options.batch_windows;
   config.scheduler.max_step_tokens = options.window * options.batch_windows;
   config.scheduler.max_context = options.window;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,8 +20,9 @@ namespace gatehouse {
 struct EvaluatorOptions {
   std::string model_dir;
   int num_threads = 1;
-  int32_t window = 256;        // rows of one sequence
-  int32_t batch_windows = 16;  // sequences of one step; together they are one domain
+  int32_t window = 256;                 // rows of one sequence
+  int32_t batch_windows = 16;           // sequences of one step; together they are one domain
+  std::optional<WeightFormat> weights;  // of all matrices; absent: as stored
 };
 
 class Evaluator {

@@ -13,7 +13,7 @@ namespace gatehouse::cpu {
 const IsaKernels& PortableKernels() {
   static constexpr IsaKernels kKernels{.name = "portable",
                                        .gemm = MakeGemmKernels<PortableF32x8>(),
-                                       .quant = kPortableQuantKernels,
+                                       .quant = MakePortableQuantKernels(),
                                        .attention = MakeAttentionKernels<PortableF32x8>(),
                                        .row = MakeRowKernels<PortableF32x8>(),
                                        .sample = MakeSampleKernels<PortableF32x8>()};

@@ -207,8 +207,8 @@ inline void Quantise256Group(const float* x, int64_t group, int64_t num_groups, 
   std::memcpy(record + QuantSumsAt(num_groups) + group * 4, &neg_sum, 4);
 }
 
-void Quantise256(const float* x, int64_t count, int64_t first_group, int64_t num_groups,
-                 char* record) {
+inline void Quantise256(const float* x, int64_t count, int64_t first_group, int64_t num_groups,
+                        char* record) {
   int64_t group = first_group;
   for (; count >= kGroupInputs; count -= kGroupInputs, x += kGroupInputs) {
     Quantise256Group(x, group++, num_groups, record);

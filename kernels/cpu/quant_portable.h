@@ -11,8 +11,8 @@
 namespace gatehouse::cpu {
 namespace {
 
-void QuantisePortable(const float* x, int64_t count, int64_t first_group, int64_t num_groups,
-                      char* record) {
+inline void QuantisePortable(const float* x, int64_t count, int64_t first_group, int64_t num_groups,
+                             char* record) {
   char* codes = record + first_group * kGroupInputs;
   char* scales = record + QuantScalesAt(num_groups) + first_group * 4;
   char* neg_sums = record + QuantSumsAt(num_groups) + first_group * 4;
@@ -33,7 +33,7 @@ void QuantisePortable(const float* x, int64_t count, int64_t first_group, int64_
 }
 
 // The codes of a group as bytes in the order of int8.
-const uint8_t* CodesOf(const uint8_t* group, WeightFormat format, uint8_t* unpacked) {
+inline const uint8_t* CodesOf(const uint8_t* group, WeightFormat format, uint8_t* unpacked) {
   if (format == WeightFormat::kInt8) return group;
   constexpr int kHalf = 4 * kPanelStepBytes;
   for (int i = 0; i < kHalf; ++i) {
@@ -44,7 +44,7 @@ const uint8_t* CodesOf(const uint8_t* group, WeightFormat format, uint8_t* unpac
 }
 
 // One row and one group: the exact sums of 32 columns.
-void SumGroup(const uint8_t* codes, const int8_t* q, int32_t first, int32_t* sums) {
+inline void SumGroup(const uint8_t* codes, const int8_t* q, int32_t first, int32_t* sums) {
   for (int c = 0; c < kPanelCols; ++c) sums[c] = first;
   for (int s = 0; s < kGroupInputs / 4; ++s) {
     for (int c = 0; c < kPanelCols; ++c) {
@@ -84,9 +84,11 @@ void SumPortable(const QuantTile& tile) {
   }
 }
 
-constexpr QuantKernels kPortableQuantKernels{.quantise = QuantisePortable,
-                                             .sum_int8 = SumPortable<WeightFormat::kInt8>,
-                                             .sum_int4 = SumPortable<WeightFormat::kInt4>};
+constexpr QuantKernels MakePortableQuantKernels() {
+  return {.quantise = QuantisePortable,
+          .sum_int8 = SumPortable<WeightFormat::kInt8>,
+          .sum_int4 = SumPortable<WeightFormat::kInt4>};
+}
 
 }  // namespace
 }  // namespace gatehouse::cpu

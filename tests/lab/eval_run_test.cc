@@ -84,6 +84,27 @@ EvalTokens FiveTimes(const EvalTokens& once) {
   return tokens;
 }
 
+TEST(EvalRunTest, ExactWeightsCostNothingAndNarrowOnesALittle) {
+  const GoldenText text("plain_f32");
+  const auto evaluator = text.MakeEvaluator();
+  std::vector<std::unique_ptr<Evaluator>> narrow;
+  std::vector<EvalCase> cases;
+  for (const WeightFormat format : kWeightFormats) {
+    EvaluatorOptions options = evaluator->options();
+    options.weights = format;
+    narrow.push_back(*Evaluator::Create(options));
+    cases.push_back({.name = "narrow", .narrow = narrow.back().get()});
+  }
+  const auto results = Evaluate(*evaluator, FiveTimes(text.tokens), cases);
+  ASSERT_EQ(results.size(), 5u);
+  EXPECT_EQ(results[1].loss, results[0].loss);  // f32
+  EXPECT_NEAR(results[1].kl, 0, 1e-6);
+  EXPECT_GT(results[2].kl, 1e-7);  // bf16
+  EXPECT_GT(results[3].kl, results[2].kl);
+  EXPECT_GT(results[4].kl, 10 * results[3].kl);  // 16 times as coarse
+  EXPECT_LT(results[3].kl, 0.01);
+}
+
 TEST(EvalRunTest, BoundsThatNeverBindCostNothing) {
   const GoldenText text("locmoe_cosine_bf16");
   const auto evaluator = text.MakeEvaluator();
