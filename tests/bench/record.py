@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models/demo"
@@ -152,6 +153,46 @@ class Recorder:
                    None, None, unpaced_command,
                    messages_per_second=round(statistics.median(line["messages_per_second"] for line in unpaced)))
 
+    def threshold_serving(self, model, threshold):
+        """Requests through the server, exact and isolated by a threshold in turn: tokens/s, and CPU time a token."""
+        layers = json.loads((model / "config.json").read_text())
+        experts = ", ".join([str(threshold)] * layers["num_experts"])
+        policy = "isolated:\n  policy: threshold\n  affinity: SHARE\n  bound_decode: true\n  exempt_layers: {}\n  thresholds:\n"
+        policy += "".join(f"  - {{layer: {i}, experts: [{experts}]}}\n" for i in range(layers["num_hidden_layers"]))
+        loads = {"prefill": ("--prompt-tokens", 480, "--max-new-tokens", 1, "--clients", 2, "--requests", 6),
+                 "decode": ("--prompt-tokens", 8, "--max-new-tokens", 64, "--clients", 16, "--requests", 16)}
+        runs = {}
+        with tempfile.TemporaryDirectory() as folder:
+            config, ready_file = pathlib.Path(folder) / "routing.yaml", pathlib.Path(folder) / "ready.json"
+            config.write_text(policy)
+            server = subprocess.Popen(
+                [self.bin / "gatehouse-server", "--model", model, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
+                 "--routing-config", config, "--ready-file", ready_file], stderr=subprocess.DEVNULL)
+            while not ready_file.exists():
+                assert server.poll() is None, "the server ended"
+                time.sleep(0.01)
+            ready = json.loads(ready_file.read_text())
+            for seed in range(self.repeats):
+                for name, shape in loads.items():
+                    for mode in ("exact", "isolated"):
+                        output, command = self.run("gatehouse-loadgen", "--target", ready["listen"], "--server-pid", server.pid,
+                                                   "--ignore-eos", "--mode", mode, "--seed", 100 + seed, *shape)
+                        runs.setdefault((name, mode), []).append((json.loads(output.splitlines()[-1]), command))
+            with urllib.request.urlopen(f"http://{ready['metrics']}/metrics") as answer:
+                pairs = {fate: float(re.search(rf'assignments_total{{fate="{fate}",mode="threshold"}} (\S+)', text).group(1))
+                         for text in [answer.read().decode()] for fate in ("kept", "dropped")}
+            server.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
+        dropped = round(pairs["dropped"] / (pairs["kept"] + pairs["dropped"]), 4)
+        for (name, mode), results in runs.items():
+            rate = "prompt_tokens_per_second" if name == "prefill" else "tokens_per_second"
+            tokens = [result[rate] * result["wall_seconds"] for result, _ in results]
+            cpu = [result["server_cpu_seconds"] / count * 1e6 for (result, _), count in zip(results, tokens)]
+            command = re.sub(r"--target \S+ --server-pid \d+ ", "", results[0][1])
+            more = {"tokens_per_second": round(statistics.median(result[rate] for result, _ in results), 1),
+                    "dropped": dropped if mode == "isolated" else 0, "threshold_on_share": threshold}
+            self.write(f"served.model_q.{name}.{mode}", cpu, "us of CPU a token", None, None, command, **more)
+
     def demo_server(self):
         """Process start to ready file, and what is resident beyond weights and KV cache once it has answered."""
         ready, beyond = [], []
@@ -195,6 +236,7 @@ def main():
     recorder.tokenizer()
     recorder.serving()
     recorder.model_steps(args.big_model)
+    recorder.threshold_serving(args.big_model, 0.095)
 
 
 if __name__ == "__main__":
