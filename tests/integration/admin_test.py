@@ -35,7 +35,12 @@ class AdminTest(ServerTest):
         self.assertEqual(after.totals.ended_requests - before.totals.ended_requests, 1)
         self.assertGreater(after.totals.steps, before.totals.steps)
         self.assertGreater(after.kv_blocks_total, 0)
-        self.assertEqual([rank.rank for rank in after.ranks], [0])
+        self.assertEqual([(rank.rank, rank.serving) for rank in after.ranks], [(0, True)])
+        self.assertEqual((list(after.reasons), list(after.degraded)), ([], []))
+        limits = self.server.stub.GetServerInfo(pb.GetServerInfoRequest()).limits
+        self.assertEqual(after.kv_blocks_total * after.kv_block_tokens, limits.kv_cache_tokens)
+        self.assertLessEqual(after.last_step_age_seconds, after.uptime_seconds)
+        self.assertGreater(after.retry_after_seconds, 0)
 
     def test_watch_tells_again_and_again_how_busy_it_is(self):
         busy = self.server.stub.Generate(text_request(max_new_tokens=LONG))
@@ -48,7 +53,10 @@ class AdminTest(ServerTest):
         for status in watch:
             if status.throughput.generated_tokens_per_second > 0:
                 break
+        self.assertGreater(status.throughput.steps_per_second, 0)
+        self.assertGreater(status.throughput.window_seconds, 0)
         self.assertGreater(status.roofline.weight_bytes_per_token, 0)
+        self.assertGreater(status.roofline.weight_bytes_per_second, 0)
         self.assertLessEqual(status.roofline.step_share, 1)
         watch.cancel()
 
@@ -88,6 +96,14 @@ class AdminTest(ServerTest):
         self.assertEqual(listed["call-0"].tenant, "default")
         self.assertEqual(listed["call-0"].mode, pb.Routing.EXACT)
         self.assertGreater(listed["call-0"].prompt_tokens, 0)
+        self.assertEqual(listed["call-0"].priority, pb.GenerateRequest.NORMAL)
+        self.assertGreater(listed["call-0"].generated_tokens, 0)
+        ages = [listed[f"call-{i}"].age_seconds for i in range(3)]
+        self.assertEqual(ages[2], min(ages))
+        status = self.status()
+        self.assertEqual((status.running_requests, status.waiting_requests), (2, 1))
+        self.assertEqual(status.waiting_tokens, listed["call-0"].prompt_tokens)
+        self.assertGreater(status.kv_blocks_used, 0)
         some = self.server.admin.GetRequests(admin.GetRequestsRequest(max_requests=1))
         self.assertEqual((len(some.requests), some.total), (1, 3))
         self.assertEqual(len(self.server.admin.GetRequests(admin.GetRequestsRequest(tenant="nobody")).requests), 0)

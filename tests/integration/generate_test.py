@@ -145,6 +145,72 @@ class StreamTest(ServerTest):
         request.sampling.logit_bias[20] = 100
         self.assertEqual(set(generate(self.server, request).ids), {20})
 
+    def test_a_bad_word_is_not_written(self):
+        whole = generate(self.server, text_request(max_new_tokens=24)).text
+        word = max(whole.split()[1:-1], key=len)
+        request = text_request(max_new_tokens=24)
+        request.sampling.bad_words.append(word)
+        self.assertNotIn(f" {word}", generate(self.server, request).text)
+
+    def test_penalties_change_what_is_said_again(self):
+        spread = {}
+        for field, value in (("frequency_penalty", 2), ("presence_penalty", 2), ("repetition_penalty", 10)):
+            request = text_request(max_new_tokens=32)
+            setattr(request.sampling, field, value)
+            spread[field] = len(set(generate(self.server, request).ids))
+        for field, distinct in spread.items():
+            self.assertGreater(distinct, len(set(generate(self.server, text_request(max_new_tokens=32)).ids)), field)
+
+    def test_each_filter_at_its_narrowest_leaves_the_likeliest(self):
+        greedy = generate(self.server, text_request()).ids
+        for field, value in (("top_k", 1), ("top_p", 1e-6), ("min_p", 1)):
+            request = text_request()
+            request.sampling.temperature, request.sampling.seed = 1.5, 3
+            setattr(request.sampling, field, value)
+            self.assertEqual(generate(self.server, request).ids, greedy, field)
+
+    def test_typical_p_leaves_the_tokens_nearest_to_the_expected_surprise(self):
+        request = text_request(max_new_tokens=1)
+        request.sampling.temperature, request.sampling.typical_p = 1, 1e-6
+        chosen = set()
+        for seed in range(8):
+            request.sampling.seed = seed
+            chosen.update(generate(self.server, request).ids)
+        self.assertEqual(len(chosen), 1)  # one token stays, whatever the seed
+        request.sampling.typical_p = 1
+        for seed in range(8):
+            request.sampling.seed = seed
+            chosen.update(generate(self.server, request).ids)
+        self.assertGreater(len(chosen), 1)
+
+    def test_the_models_end_token_stops_unless_ignored_or_too_early(self):
+        end = self.server.stub.GetModelInfo(pb.GetModelInfoRequest()).eos_token_ids[0]
+        request = text_request(ignore_eos=False)
+        request.sampling.logit_bias[end] = 100
+        first = generate(self.server, request)
+        self.assertEqual((first.ids, first.finished.reason), ([end], pb.Finished.STOP_EOS))
+        self.assertEqual(first.finished.matched_stop_token_id, end)
+        self.assertEqual(first.text, "")
+        request.stop.min_new_tokens = 5
+        later = generate(self.server, request)
+        self.assertEqual((len(later.ids), later.finished.reason), (6, pb.Finished.STOP_EOS))
+        self.assertNotIn(end, later.ids[:5])
+        request.stop.ignore_eos = True
+        request.stop.min_new_tokens = 0
+        through = generate(self.server, request)
+        self.assertEqual((through.ids, through.finished.reason), ([end] * 16, pb.Finished.LENGTH))
+
+    def test_timings_follow_each_other(self):
+        request = text_request()
+        request.priority = pb.GenerateRequest.LOW
+        answer = generate(self.server, request)
+        timings = answer.finished.timings
+        self.assertGreater(timings.queue_seconds, 0)
+        self.assertLess(timings.queue_seconds, timings.time_to_first_token_seconds)
+        self.assertLess(timings.time_to_first_token_seconds, timings.total_seconds)
+        self.assertEqual(timings.preemptions, 0)
+        self.assertEqual(answer.started.priority, pb.GenerateRequest.LOW)
+
 
 class BatchTest(ServerTest):
     def signature(self, request):

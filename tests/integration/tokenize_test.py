@@ -67,6 +67,7 @@ class TokenizeTest(ServerTest):
         self.assertEqual(model.max_context, config["max_position_embeddings"])
         self.assertEqual(list(model.eos_token_ids), [0])
         self.assertFalse(model.has_chat_template)
+        self.assertEqual((model.expert_weight_format, model.dense_weight_format), ("bf16", "bf16"))
         self.assertAlmostEqual(model.default_sampling.temperature, 0.8, places=6)
         self.assertAlmostEqual(model.default_sampling.top_p, 0.95, places=6)
 
@@ -75,6 +76,7 @@ class TokenizeTest(ServerTest):
         self.assertRegex(info.version, r"^\d+\.\d+\.\d+$")
         self.assertEqual(info.backend, "cpu")
         self.assertNotEqual(info.isa, "")
+        self.assertNotEqual(info.build, "")
         self.assertEqual(info.kv_type, "f32")
         self.assertGreaterEqual(info.threads, 1)
         self.assertGreaterEqual(info.ranks, 1)
