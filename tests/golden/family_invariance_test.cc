@@ -1,7 +1,7 @@
-// The same request gives the same bits in any company, with a warm prefix and as the first of
-// several outputs, for the families whose attention is not the plain one (windows, sinks, a latent
-// cache), with each type of keys and values, and for those and a plain one in each format of
-// weights.
+// The same request gives the same bits in any company, with a warm prefix, computed again after a
+// preemption and as the first of several outputs, for the families whose attention is not the plain
+// one (windows, sinks, a latent cache), with each type of keys and values, and for those and a
+// plain one in each format of weights.
 #include <gtest/gtest.h>
 
 #include <optional>
@@ -20,9 +20,13 @@ class FamilyInvarianceTest : public testing::TestWithParam<ModelAndTypes> {
  protected:
   static constexpr int kPromptTokens = 40;  // some windows of the checkpoints, and two blocks
   static constexpr int kNewTokens = 12;
+  static constexpr int kContext = 128;
 
-  static std::unique_ptr<EngineRunner> NewRunner(int num_threads, int max_step_tokens) {
+  static std::unique_ptr<EngineRunner> NewRunner(int num_threads, int max_step_tokens,
+                                                 int64_t kv_cache_bytes = 0) {
     EngineConfig config;
+    config.cache.kv_cache_bytes = kv_cache_bytes;
+    config.scheduler.max_context = kContext;
     config.scheduler.max_step_tokens = max_step_tokens;
     config.cache.kv_type = std::get<1>(GetParam());
     config.model.expert_weights = config.model.dense_weights = std::get<2>(GetParam());
@@ -88,6 +92,28 @@ TEST_P(FamilyInvarianceTest, AWarmRequestGivesTheSameBitsAsACold) {
   EXPECT_EQ(warm->started->num_cached_prompt_tokens, 32);
   EXPECT_EQ(TraceOf(*half_warm), cold);
   EXPECT_EQ(TraceOf(*warm), cold);
+}
+
+// Memory for two requests of the longest kind, and five that grow to that: whoever came last gives
+// way, which is the probe.
+TEST_P(FamilyInvarianceTest, ARecomputedRequestGivesTheSameBitsAsAlone) {
+  const auto roomy = NewRunner(1, 512);
+  ASSERT_NE(roomy, nullptr);
+  const int64_t num_blocks = 2 * kContext / EngineConfig().cache.block_tokens;
+  const auto tight = NewRunner(2, 512, num_blocks * roomy->engine().memory_plan().kv_block_bytes);
+  ASSERT_NE(tight, nullptr);
+  std::vector<Request> requests;
+  for (int i = 0; i < 4; ++i) {
+    requests.push_back(RandomRequest(*tight, 3 + 7 * i, 100 + i));
+    requests.back().stop.max_new_tokens = kContext - 3 - 7 * i;
+  }
+  requests.push_back(TellingProbe(*tight));
+  requests.back().stop.max_new_tokens = 3 * kNewTokens;
+  const Trace alone = TraceOf(*roomy->Run({requests.back()})[0]);
+  const auto sink = tight->Run(requests).back();
+  ASSERT_TRUE(sink->Wait().ok()) << sink->Wait();
+  EXPECT_EQ(TraceOf(*sink), alone);
+  EXPECT_GT(sink->finished->num_preemptions, 0);
 }
 
 TEST_P(FamilyInvarianceTest, TheFirstOfSeveralOutputsGivesTheSameBitsAsOne) {

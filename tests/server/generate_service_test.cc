@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "gatehouse/v1/admin.grpc.pb.h"
 #include "tests/server/served_engine_test.h"
 
 namespace gatehouse {
@@ -82,6 +84,41 @@ TEST_F(GenerateServiceTest, CancelEndsTheRequestInTheEngine) {
   EXPECT_TRUE(Eventually([&] { return engine_->num_open() == 0; }));
   EXPECT_TRUE(
       Eventually([&] { return ScrapeMetrics().find("code=\"CANCELLED\"") != std::string::npos; }));
+}
+
+TEST_F(GenerateServiceTest, ACallCancelledBeforeItsTurnIsNotTokenised) {
+  config_.limits.front_threads = 1;
+  std::promise<void> door;
+  std::atomic<int> num_encoded = 0;
+  StartServer({.on_encode = [&, opened = door.get_future().share()] {
+    ++num_encoded;
+    opened.wait();
+  }});
+  const std::string text(2 * kMaxInlineBytes, 'a');
+  grpc::ClientContext first_context, second_context;
+  auto first = stub_->Generate(&first_context, TextRequest(text, 1));
+  EXPECT_TRUE(Eventually([&] { return num_encoded == 1; }));
+  v1::GenerateRequest behind = TextRequest(text, 1);
+  behind.set_request_id("behind");
+  auto second = stub_->Generate(&second_context, behind);
+  const auto admin = v1::Admin::NewStub(
+      grpc::CreateChannel(server_->admin_address(), grpc::InsecureChannelCredentials()));
+  v1::CancelRequestRequest cancel;
+  cancel.set_request_id("behind");
+  EXPECT_TRUE(Eventually([&] {
+    grpc::ClientContext context;
+    v1::CancelRequestResponse cancelled;
+    return admin->CancelRequest(&context, cancel, &cancelled).ok();
+  }));
+  door.set_value();
+  v1::GenerateResponse response;
+  EXPECT_FALSE(second->Read(&response));
+  EXPECT_EQ(second->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  while (first->Read(&response)) {
+  }
+  EXPECT_TRUE(first->Finish().ok());
+  EXPECT_EQ(num_encoded, 1);
+  EXPECT_EQ(engine_->submitted().size(), 1u);
 }
 
 TEST_F(GenerateServiceTest, ALostClientEndsTheRequestInTheEngine) {

@@ -13,13 +13,14 @@ constexpr std::string_view kEndText = "<|end|>";
 
 }  // namespace
 
-ByteTokenizer::ByteTokenizer() {
+ByteTokenizer::ByteTokenizer(OnEncode on_encode) : on_encode_(std::move(on_encode)) {
   for (int byte = 0; byte < kEndId; ++byte) token_bytes_.emplace_back(1, static_cast<char>(byte));
   token_bytes_.emplace_back(kEndText);
 }
 
 absl::StatusOr<std::vector<int32_t>> ByteTokenizer::Encode(std::string_view text,
                                                            const EncodeOptions& options) const {
+  if (on_encode_) on_encode_();
   const size_t bad = text.find('\xff');  // never part of UTF-8
   if (bad != std::string_view::npos) {
     return absl::InvalidArgumentError(absl::StrFormat("not UTF-8 at byte %u", bad));
@@ -65,7 +66,11 @@ std::optional<int32_t> ByteTokenizer::TokenToId(std::string_view token) const {
 }
 
 FakeEngine::FakeEngine(const FakeEngineOptions& options, const Clock& clock, StepObserver& observer)
-    : options_(options), clock_(clock), observer_(observer), last_step_(clock.Now()) {
+    : options_(options),
+      clock_(clock),
+      observer_(observer),
+      tokenizer_(options.on_encode),
+      last_step_(clock.Now()) {
   if (!options.chat_template.empty()) {
     chat_template_ = *ChatTemplate::Make(
         {.place = "fake", .source = options.chat_template, .tool_use = "", .special_tokens = {}});

@@ -3,6 +3,7 @@
 // expires and drains as the contract in engine/engine.h says, so that servers can be tested alone.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,7 +20,8 @@ namespace gatehouse {
 class ByteTokenizer final : public Tokenizer {
  public:
   static constexpr int32_t kEndId = 256;
-  ByteTokenizer();
+  using OnEncode = std::function<void()>;
+  explicit ByteTokenizer(OnEncode on_encode = nullptr);  // called first, by who encodes
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
                                               const EncodeOptions& options) const override;
   absl::StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
@@ -30,6 +32,7 @@ class ByteTokenizer final : public Tokenizer {
   int32_t vocab_size() const override { return kEndId + 1; }
 
  private:
+  const OnEncode on_encode_;
   std::vector<std::string> token_bytes_;  // [vocab_size]
 };
 
@@ -43,6 +46,7 @@ struct FakeEngineOptions {
   Duration retry_after = std::chrono::milliseconds(1500);
   std::string chat_template;  // empty: the model has none
   std::string fail_text;      // not empty: requests end with INTERNAL and this text
+  ByteTokenizer::OnEncode on_encode;
 };
 
 class FakeEngine final : public Engine {
