@@ -10,16 +10,23 @@ constexpr Duration kImbalancePeriod = std::chrono::seconds(1);
 
 void AddTo(std::vector<int64_t>& totals, const std::vector<int64_t>& counts) {
   if (std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count == 0; })) return;
-  totals.resize(counts.size());
+  totals.resize(std::max(totals.size(), counts.size()));  // a policy may bring more devices
   for (size_t i = 0; i < counts.size(); ++i) totals[i] += counts[i];
 }
 
 void AddBounds(const BoundsOutcome& bounds, LayerLoadCounts& counts) {
   AddTo(counts.expert_rerouted, bounds.expert_rerouted);
   AddTo(counts.expert_dropped, bounds.expert_dropped);
+  AddTo(counts.expert_received, bounds.expert_received);
+  for (int i = 0; i < kNumEvictionCauses; ++i) {
+    counts.rerouted[i] += bounds.rerouted[i];
+    counts.dropped[i] += bounds.dropped[i];
+  }
   if (bounds.expert_capacity.empty()) return;
   counts.expert_capacity = bounds.expert_capacity;
-  counts.device_usage = bounds.device_usage;
+  if (!bounds.device_budgets.empty()) counts.device_usage = bounds.device_usage;
+  AddTo(counts.device_budgets, bounds.device_budgets);
+  AddTo(counts.device_loads, bounds.device_loads);
   counts.pressure += bounds.pressure;
   for (int i = 0; i < kNumBoundCauses; ++i) counts.causes[i] += bounds.causes[i];
 }

@@ -25,13 +25,18 @@ struct LayerLoadCounts {
   ModeReports reports;
   std::vector<int64_t> expert_rerouted;  // [num_experts], since the start; empty: none
   std::vector<int64_t> expert_dropped;   // likewise
-  // Of the last step with tokens in shared mode: places [num_experts] (kNoBound: not bounded;
-  // empty: there was no such step), and the most loaded device over its budget.
+  std::vector<int64_t> expert_received;  // likewise
+  std::array<int64_t, kNumEvictionCauses> rerouted{};  // by why they were evicted
+  std::array<int64_t, kNumEvictionCauses> dropped{};
+  // Of the last step with tokens in shared mode or blocks: places [num_experts] (kNoBound: not
+  // bounded; empty: there was no such step).
   std::vector<int64_t> expert_capacity;
-  double device_usage = 0;
-  // Since the start, of steps with tokens in shared mode.
+  double device_usage = 0;  // most loaded device over its budget, of the last step with one
+  // Since the start.
   std::array<int64_t, kNumBoundCauses> causes{};  // experts by what bound them
   int64_t pressure = 0;
+  std::vector<int64_t> device_budgets;  // [num_devices]; empty: none had one
+  std::vector<int64_t> device_loads;    // likewise
 };
 
 class ExpertLoad {

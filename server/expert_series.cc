@@ -21,20 +21,27 @@ struct Metric {
 constexpr Metric kAssignments{MetricType::Counter, "gatehouse_routing_assignments_total", "Pairs of a token and an expert that it chose, over all MoE layers."};  // mode, fate
 constexpr Metric kGateMass{MetricType::Counter, "gatehouse_routing_gate_mass_total", "Gate values of the pairs chosen, and of those computed in the end."};       // mode, part
 constexpr Metric kOverrides{MetricType::Counter, "gatehouse_routing_overrides_total", "Times a token of a layer got an expert beyond its bound, having lost all."};  // mode
+constexpr Metric kCovered{MetricType::Counter, "gatehouse_routing_covered_tokens_total", "Times a token of a layer got an expert back within the bounds, having lost all."};  // mode
 constexpr Metric kUncomputed{MetricType::Counter, "gatehouse_routing_uncomputed_tokens_total", "Times no expert computed a token of a layer."};                  // mode
-constexpr Metric kCauses{MetricType::Counter, "gatehouse_expert_capacity_cause_total", "Experts by what bounds them, summed over layers and steps with tokens in shared mode."};  // cause
+constexpr Metric kCauses{MetricType::Counter, "gatehouse_expert_capacity_cause_total", "Experts by what bounds them, summed over layers, steps and domains or blocks."};  // cause
 constexpr Metric kImbalance{MetricType::Gauge, "gatehouse_expert_load_imbalance_ratio", "Most loaded expert over the mean of the last 10 to 20 s; 1 is even."};  // layer
-constexpr Metric kOverflow{MetricType::Counter, "gatehouse_expert_overflow_tokens_total", "Tokens that did not get an expert they chose, by what was done."};    // layer, action
+constexpr Metric kOverflow{MetricType::Counter, "gatehouse_expert_overflow_tokens_total", "Tokens that did not get an expert they chose, by what was done and why."};  // layer, action, cause
 constexpr Metric kMassKept{MetricType::Gauge, "gatehouse_expert_gate_mass_kept_ratio", "Share of bounded tokens' gate values that was computed, since the start."};  // layer
-constexpr Metric kCapacity{MetricType::Gauge, "gatehouse_expert_capacity_tokens", "Fewest places of an expert in the last step with tokens in shared mode; 0: not bounded."};  // layer
-constexpr Metric kDeviceUsage{MetricType::Gauge, "gatehouse_device_budget_usage_ratio", "Most loaded device over its budget in the last step with tokens in shared mode; 0: no budget."};  // layer
+constexpr Metric kCapacity{MetricType::Gauge, "gatehouse_expert_capacity_tokens", "Fewest places of an expert in the last step with tokens in shared mode or blocks; 0: not bounded."};  // layer
+constexpr Metric kDeviceUsage{MetricType::Gauge, "gatehouse_device_budget_usage_ratio", "Most loaded device over its budget in the last step with one; 0: no budget."};  // layer
 constexpr Metric kPressure{MetricType::Counter, "gatehouse_expert_pressure_total", "Floors that did not fit, and pairs that devices evicted below a floor."};    // layer
+constexpr Metric kDeviceTokens{MetricType::Counter, "gatehouse_device_tokens_total", "Tokens that each device got under a budget, once for each expert."};     // device
+constexpr Metric kDeviceBudget{MetricType::Counter, "gatehouse_device_budget_tokens_total", "Tokens that their budgets let devices have."};                     // device
 constexpr Metric kTokens{MetricType::Counter, "gatehouse_expert_tokens_total", "Tokens that each expert computed."};                                            // layer, expert
+constexpr Metric kChosen{MetricType::Counter, "gatehouse_expert_chosen_tokens_total", "Tokens whose gate chose the expert, before bounds."};                    // layer, expert
 constexpr Metric kRerouted{MetricType::Counter, "gatehouse_expert_rerouted_tokens_total", "Tokens that chose the expert and went to another."};                 // layer, expert
 constexpr Metric kDropped{MetricType::Counter, "gatehouse_expert_dropped_tokens_total", "Tokens that chose the expert and that nobody computed in its stead."};  // layer, expert
 // clang-format on
 
-constexpr const char* kCauseNames[kNumBoundCauses] = {"none", "ceiling", "floor", "memory"};
+constexpr const char* kCauseNames[kNumBoundCauses] = {"none", "fixed", "factor", "zeta",
+                                                      "mass", "ecr",   "theory", "memory"};
+constexpr const char* kEvictionNames[kNumEvictionCauses] = {"", "expert", "device", "threshold",
+                                                            "coverage"};
 
 // Calls fill(add), which calls add(labels, value) for each series.
 template <typename Fill>
@@ -90,6 +97,9 @@ void AppendTotals(const Layers& layers, std::vector<MetricFamily>& families) {
   AppendByMode(kOverrides, reports, families, [](const RouteReport& report, const auto& add) {
     add(nullptr, nullptr, static_cast<double>(report.overrides));
   });
+  AppendByMode(kCovered, reports, families, [](const RouteReport& report, const auto& add) {
+    add(nullptr, nullptr, static_cast<double>(report.covered));
+  });
   AppendByMode(kUncomputed, reports, families, [](const RouteReport& report, const auto& add) {
     add(nullptr, nullptr, static_cast<double>(report.bare));
   });
@@ -101,12 +111,32 @@ void AppendTotals(const Layers& layers, std::vector<MetricFamily>& families) {
   });
 }
 
+void AppendDevices(const Metric& metric, const Layers& layers,
+                   std::vector<int64_t> LayerLoadCounts::*counts,
+                   std::vector<MetricFamily>& families) {
+  std::vector<int64_t> sums;
+  for (const LayerLoadCounts& layer : layers) {
+    sums.resize(std::max(sums.size(), (layer.*counts).size()));
+    for (size_t d = 0; d < (layer.*counts).size(); ++d) sums[d] += (layer.*counts)[d];
+  }
+  Append(metric, families, [&](const auto& add) {
+    for (size_t d = 0; d < sums.size(); ++d) {
+      add({{"device", std::to_string(d)}}, static_cast<double>(sums[d]));
+    }
+  });
+}
+
 RouteReport BoundedReport(const LayerLoadCounts& layer) {
   RouteReport sum;
   for (int mode = 0; mode < kNumTokenModes; ++mode) {
     if (mode != static_cast<int>(TokenMode::kExact)) sum += layer.reports[mode];
   }
   return sum;
+}
+
+// The other causes drop at once.
+bool Reroutes(EvictionCause cause) {
+  return cause == EvictionCause::kExpert || cause == EvictionCause::kDevice;
 }
 
 double FewestPlaces(const LayerLoadCounts& layer) {
@@ -123,11 +153,16 @@ void AppendByLayer(const Layers& layers, std::vector<MetricFamily>& families) {
   });
   Append(kOverflow, families, [&](const auto& add) {
     for (const LayerLoadCounts& layer : layers) {
-      const RouteReport report = BoundedReport(layer);
-      if (report.assignments == 0) continue;
+      if (BoundedReport(layer).assignments == 0) continue;
       const std::string name = std::to_string(layer.layer);
-      add({{"action", "drop"}, {"layer", name}}, static_cast<double>(report.dropped));
-      add({{"action", "reroute"}, {"layer", name}}, static_cast<double>(report.rerouted));
+      for (int i = 1; i < kNumEvictionCauses; ++i) {
+        const std::string cause = kEvictionNames[i];
+        add({{"action", "drop"}, {"cause", cause}, {"layer", name}},
+            static_cast<double>(layer.dropped[i]));
+        if (!Reroutes(static_cast<EvictionCause>(i))) continue;
+        add({{"action", "reroute"}, {"cause", cause}, {"layer", name}},
+            static_cast<double>(layer.rerouted[i]));
+      }
     }
   });
   Append(kMassKept, families, [&](const auto& add) {
@@ -165,14 +200,35 @@ void AppendByExpert(const Metric& metric, const Layers& layers,
   });
 }
 
+// What an expert computed, less what others had chosen for themselves, and what it did not compute.
+void AppendChosen(const Layers& layers, std::vector<MetricFamily>& families) {
+  Append(kChosen, families, [&](const auto& add) {
+    for (const LayerLoadCounts& layer : layers) {
+      if (BoundedReport(layer).assignments == 0) continue;
+      const std::string name = std::to_string(layer.layer);
+      const auto at = [](const std::vector<int64_t>& counts, size_t expert) {
+        return counts.empty() ? 0 : counts[expert];
+      };
+      for (size_t e = 0; e < layer.expert_tokens.size(); ++e) {
+        const int64_t chosen = layer.expert_tokens[e] - at(layer.expert_received, e) +
+                               at(layer.expert_rerouted, e) + at(layer.expert_dropped, e);
+        add({{"expert", std::to_string(e)}, {"layer", name}}, static_cast<double>(chosen));
+      }
+    }
+  });
+}
+
 }  // namespace
 
 std::vector<MetricFamily> ExpertFamilies(const Layers& layers, int level) {
   std::vector<MetricFamily> families;
   AppendTotals(layers, families);
+  AppendDevices(kDeviceTokens, layers, &LayerLoadCounts::device_loads, families);
+  AppendDevices(kDeviceBudget, layers, &LayerLoadCounts::device_budgets, families);
   if (level >= 1) AppendByLayer(layers, families);
   if (level >= 2) {
     AppendByExpert(kTokens, layers, &LayerLoadCounts::expert_tokens, families);
+    AppendChosen(layers, families);
     AppendByExpert(kRerouted, layers, &LayerLoadCounts::expert_rerouted, families);
     AppendByExpert(kDropped, layers, &LayerLoadCounts::expert_dropped, families);
   }

@@ -1,11 +1,12 @@
 // The metrics of experts and of routing bounds, made when /metrics is read from the one place that
 // counts them. The table of their names stands in expert_series.cc.
 //
-//   level 0   totals by mode: 5 modes x 7 series, 4 causes
-//   level 1   and by layer: at most 7 series a layer
-//   level 2   and by expert: at most 3 series an expert
+//   level 0   totals by mode, cause and device
+//   level 1   and by layer
+//   level 2   and by expert
 //
-// What only bounds can move appears with the first step that they took part in.
+// How many series there are at most stands in docs/operations.md. What only bounds can move appears
+// with the first step that they took part in.
 #pragma once
 
 #include <prometheus/metric_family.h>

@@ -179,6 +179,7 @@ void StepRouter::RouteUnbounded(const Pool& pool) {
       const float affinity = step_.scores.affinity[step_.scores.At(row, rank_idx_[id])];
       if (pair.slot > 0 && affinity < rules.thresholds[pair.expert]) {
         pair.fate = PairFate::kDropped;
+        pair.cause = EvictionCause::kThreshold;
       }
     }
   }
@@ -202,15 +203,19 @@ void StepRouter::RouteBlock(const Pool& pool, bool causal) {
   const CapacityPolicy& policy = rules.policy->capacity;
   PoolBounds bounds = Unbounded(rules);
   bounds.in_block = true;
+  BoundCause cause = BoundCause::kNone;
   if (policy.capacity.has_value()) {
     bounds.expert_places.assign(num_experts(), *policy.capacity);
+    cause = BoundCause::kFixed;
   } else if (policy.factor.has_value()) {
     const double pairs = static_cast<double>(rules.policy->block_tokens) * step_.scores.top_k;
     bounds.expert_places.assign(num_experts(), CeilNear(*policy.factor * pairs / num_experts()));
+    cause = BoundCause::kFactor;
   }
   decision_.block_bounds.push_back({.ceiling = bounds.expert_places[0],
                                     .floors = bounds.floors,
                                     .expert_places = bounds.expert_places,
+                                    .expert_causes = std::vector(num_experts(), cause),
                                     .device_budgets = bounds.device_budgets});
   DomainRouter router(step_, rules, std::move(bounds), ContendersOf(pool, /*in_block=*/true),
                       decision_);
@@ -270,7 +275,8 @@ PoolBounds StepRouter::BoundsOf(const Pool& pool, const DomainLoad& load, Domain
     policy.zeta.reset();
     policy.tile = 1;
   }
-  domain.ceiling = ExpertCeiling(policy, load, num_experts());
+  const Places ceiling = ExpertCeiling(policy, load, num_experts());
+  domain.ceiling = ceiling.count;
   domain.expert_pressure.assign(num_experts(), 0);
   PoolBounds bounds = Unbounded(rules);
   const RowLimits& limits = step_.limits;
@@ -283,14 +289,14 @@ PoolBounds StepRouter::BoundsOf(const Pool& pool, const DomainLoad& load, Domain
   const PairsByExpert pairs = GatherByExpert(pool);
   for (int e = 0; e < num_experts(); ++e) {
     const std::span<const float> affinities = pairs.affinities_of(e);
-    const int64_t floor =
-        ExpertFloor(policy, affinities, domain.ceiling, load.num_tokens, num_experts());
-    bounds.floors[e] = floor;
-    bounds.expert_places[e] = ExpertPlaces(policy, domain.ceiling, floor, bounds.expert_rows[e]);
-    domain.expert_causes.push_back(
-        CauseOf(bounds.expert_places[e], domain.ceiling, bounds.expert_rows[e]));
+    const Places floor =
+        ExpertFloor(policy, affinities, ceiling.count, load.num_tokens, num_experts());
+    const Places places = ExpertPlaces(policy, ceiling, floor, bounds.expert_rows[e]);
+    bounds.floors[e] = floor.count;
+    bounds.expert_places[e] = places.count;
+    domain.expert_causes.push_back(places.cause);
     const auto num_pairs = static_cast<int64_t>(affinities.size());
-    domain.expert_pressure[e] = std::min(floor, num_pairs) > bounds.expert_places[e];
+    domain.expert_pressure[e] = std::min(floor.count, num_pairs) > places.count;
   }
   bounds.device_budgets =
       DeviceBudgets(policy, *rules.placement, load.num_pairs, bounds.device_rows);

@@ -40,49 +40,51 @@ int64_t CeilNear(double x) {
   return result >= 9.2e18 ? kNoBound : static_cast<int64_t>(result);
 }
 
-int64_t ExpertCeiling(const CapacityPolicy& policy, const DomainLoad& load, int num_experts) {
-  if (policy.capacity.has_value()) return *policy.capacity;
-  if (!policy.factor.has_value()) return kNoBound;
+Places ExpertCeiling(const CapacityPolicy& policy, const DomainLoad& load, int num_experts) {
+  if (policy.capacity.has_value()) return {*policy.capacity, BoundCause::kFixed};
+  if (!policy.factor.has_value()) return {};
   if (load.switch_tokens < policy.min_tokens ||
       static_cast<double>(load.switch_pairs) < policy.min_mean_load * num_experts) {
-    return kNoBound;
+    return {};
   }
   const double pairs = static_cast<double>(load.num_pairs);
-  int64_t ceiling = CeilNear(*policy.factor * pairs / num_experts);
+  Places ceiling{CeilNear(*policy.factor * pairs / num_experts), BoundCause::kFactor};
   if (policy.zeta.has_value()) {
     const double mean = pairs / num_experts;
-    ceiling = std::max(ceiling, CeilNear(mean + *policy.zeta * std::sqrt(mean)));
+    const int64_t spread = CeilNear(mean + *policy.zeta * std::sqrt(mean));
+    if (spread > ceiling.count) ceiling = {spread, BoundCause::kZeta};
   }
-  if (ceiling > kNoBound - policy.tile) return kNoBound;
-  return (ceiling + policy.tile - 1) / policy.tile * policy.tile;
+  if (ceiling.count > kNoBound - policy.tile) return {};
+  ceiling.count = (ceiling.count + policy.tile - 1) / policy.tile * policy.tile;
+  return ceiling;
 }
 
-int64_t ExpertFloor(const CapacityPolicy& policy, std::span<const float> affinities,
-                    int64_t ceiling, int64_t num_tokens, int num_experts) {
-  int64_t floor = 0;
+Places ExpertFloor(const CapacityPolicy& policy, std::span<const float> affinities, int64_t ceiling,
+                   int64_t num_tokens, int num_experts) {
+  Places floor{.count = 0};
+  const auto raise = [&floor](int64_t count, BoundCause cause) {
+    if (count >= floor.count) floor = {count, cause};
+  };
   if (policy.ecr_error.has_value()) {
-    floor = std::max(floor, CeilNear(16.0 / 3.0 * std::log(1 / *policy.ecr_error)));
+    raise(CeilNear(16.0 / 3.0 * std::log(1 / *policy.ecr_error)), BoundCause::kEcr);
   }
   if (policy.affinity_mass.has_value()) {
-    floor = std::max(floor, MassFloor(*policy.affinity_mass, affinities));
+    raise(MassFloor(*policy.affinity_mass, affinities), BoundCause::kMass);
   }
   if (policy.theory.has_value()) {
     const int64_t most = ceiling == kNoBound ? num_tokens : ceiling;
-    floor = std::max(floor, TheoryFloorOf(*policy.theory, most, num_experts));
+    raise(TheoryFloorOf(*policy.theory, most, num_experts), BoundCause::kTheory);
   }
   return floor;
 }
 
-int64_t ExpertPlaces(const CapacityPolicy& policy, int64_t ceiling, int64_t floor, int64_t rows) {
-  const int64_t places = std::min(ceiling, rows);
-  return policy.eager && ceiling != kNoBound ? std::min(places, std::max<int64_t>(floor, 1))
-                                             : places;
-}
-
-BoundCause CauseOf(int64_t places, int64_t ceiling, int64_t rows) {
-  if (places == kNoBound) return BoundCause::kNone;
-  if (places == ceiling) return BoundCause::kCeiling;
-  return places == rows ? BoundCause::kMemory : BoundCause::kFloor;
+Places ExpertPlaces(const CapacityPolicy& policy, Places ceiling, Places floor, int64_t rows) {
+  Places places = ceiling;
+  if (policy.eager && ceiling.count != kNoBound && floor.count < ceiling.count) {
+    places = {std::min(ceiling.count, std::max<int64_t>(floor.count, 1)), floor.cause};
+  }
+  if (rows < places.count) places = {rows, BoundCause::kMemory};
+  return places;
 }
 
 std::vector<int64_t> DeviceBudgets(const CapacityPolicy& policy, const ExpertPlacement& placement,

@@ -25,17 +25,21 @@ struct DomainLoad {
   int64_t switch_pairs = 0;
 };
 
+// Of an expert, and what decided it.
+struct Places {
+  int64_t count = kNoBound;
+  BoundCause cause = BoundCause::kNone;
+};
+
 // R9: places of every expert; kNoBound: no ceiling.
-int64_t ExpertCeiling(const CapacityPolicy& policy, const DomainLoad& load, int num_experts);
+Places ExpertCeiling(const CapacityPolicy& policy, const DomainLoad& load, int num_experts);
 
 // R10: what one expert may keep. `affinities` are those of its pairs, descending.
-int64_t ExpertFloor(const CapacityPolicy& policy, std::span<const float> affinities,
-                    int64_t ceiling, int64_t num_tokens, int num_experts);
+Places ExpertFloor(const CapacityPolicy& policy, std::span<const float> affinities, int64_t ceiling,
+                   int64_t num_tokens, int num_experts);
 
 // R11. `rows` are kNoBound or what memory is left for.
-int64_t ExpertPlaces(const CapacityPolicy& policy, int64_t ceiling, int64_t floor, int64_t rows);
-// What those places come from. Of equal ones the ceiling counts, then the memory.
-BoundCause CauseOf(int64_t places, int64_t ceiling, int64_t rows);
+Places ExpertPlaces(const CapacityPolicy& policy, Places ceiling, Places floor, int64_t rows);
 std::vector<int64_t> DeviceBudgets(const CapacityPolicy& policy, const ExpertPlacement& placement,
                                    int64_t num_pairs, std::span<const int64_t> rows);
 

@@ -90,9 +90,10 @@ void DomainRouter::MoveWorstToFront(std::span<int32_t> contenders, int64_t count
 }
 
 // Out of its expert and device, if it has one. Until a rule says otherwise it is dropped.
-void DomainRouter::Evict(int32_t c) {
+void DomainRouter::Evict(int32_t c, EvictionCause cause) {
   PairDecision& evicted = pair(c);
   evicted.fate = PairFate::kDropped;
+  evicted.cause = cause;
   --num_survivors_[contenders_[c].row];
   if (evicted.device < 0) return;
   --expert_loads_[evicted.expert];
@@ -117,7 +118,7 @@ void DomainRouter::ChooseByExpert() {
     const bool binds = num_kept < static_cast<int64_t>(group.size());
     if (binds || placement_.devices_of(e).size() > 1) SortGroup(e);
     for (const int32_t c : group.subspan(num_kept)) {
-      Evict(c);
+      Evict(c, EvictionCause::kExpert);
       evicted_.push_back(c);
     }
     expert_loads_[e] = num_kept;
@@ -178,7 +179,7 @@ void DomainRouter::TrimDevice(int32_t device, int64_t excess, int64_t& pressure)
   MoveWorstToFront(within, num_within);
   beyond.resize(num_beyond);
   beyond.insert(beyond.end(), within.begin(), within.begin() + num_within);
-  for (const int32_t c : beyond) Evict(c);
+  for (const int32_t c : beyond) Evict(c, EvictionCause::kDevice);
   evicted_.insert(evicted_.end(), beyond.begin(), beyond.end());
   pressure += num_within;
 }
@@ -296,7 +297,7 @@ bool DomainRouter::TakePlaceOfAnother(int32_t c) {
   for (const int32_t other : rerouted_) consider(other);
   if (worst < 0) return false;
   const int32_t device = pair(worst).device;
-  Evict(worst);
+  Evict(worst, EvictionCause::kCoverage);
   const auto devices = placement_.devices_of(expert);
   const auto at = std::find(devices.begin(), devices.end(), device) - devices.begin();
   Restore(c, placement_.copy_begin[expert] + static_cast<int32_t>(at));
@@ -305,6 +306,7 @@ bool DomainRouter::TakePlaceOfAnother(int32_t c) {
 
 void DomainRouter::Restore(int32_t c, int32_t copy) {
   pair(c).fate = PairFate::kKept;
+  pair(c).cause = EvictionCause::kNone;
   ++num_survivors_[contenders_[c].row];
   ++expert_loads_[pair(c).expert];
   SetDevice(c, copy);
@@ -329,7 +331,7 @@ void DomainRouter::ChooseByPosition(int32_t row, std::vector<int32_t>& moved) {
     if (expert_loads_[expert] < bounds_.expert_places[expert]) {
       ++expert_loads_[expert];
     } else {
-      Evict(c);
+      Evict(c, EvictionCause::kExpert);
       evicted_.push_back(c);
     }
   }

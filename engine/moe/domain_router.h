@@ -78,7 +78,7 @@ class DomainRouter {
   void Sort(std::span<int32_t> contenders);
   void SortGroup(int32_t expert);
   void MoveWorstToFront(std::span<int32_t> contenders, int64_t count);
-  void Evict(int32_t c);
+  void Evict(int32_t c, EvictionCause cause);
   void SetDevice(int32_t c, int32_t copy);
   void PlaceKept(int32_t expert, std::span<const int32_t> kept);
   void TrimDevice(int32_t device, int64_t excess, int64_t& pressure);

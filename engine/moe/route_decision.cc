@@ -11,6 +11,7 @@ RouteReport& RouteReport::operator+=(const RouteReport& other) {
   dropped += other.dropped;
   gate_mass += other.gate_mass;
   gate_mass_kept += other.gate_mass_kept;
+  covered += other.covered;
   overrides += other.overrides;
   bare += other.bare;
   return *this;
@@ -19,6 +20,7 @@ RouteReport& RouteReport::operator+=(const RouteReport& other) {
 RouteReport Summarise(const RouteDecision& decision) {
   RouteReport report;
   report.assignments = static_cast<int64_t>(decision.pairs.size());
+  report.covered = static_cast<int64_t>(decision.covered.size());
   report.overrides = static_cast<int64_t>(decision.overrides.size());
   report.bare = static_cast<int64_t>(decision.bare_rows.size());
   for (const PairDecision& pair : decision.pairs) {
@@ -41,16 +43,21 @@ RouteReport Summarise(const RouteDecision& decision) {
 
 namespace {
 
-// Most loaded device over its budget; one without a budget counts nothing, one that may get nothing
-// and has something counts as many times as it has pairs.
-double DeviceUsage(const DomainBounds& domain) {
-  double most = 0;
+// One without a budget counts nothing; one that may get nothing and has something is used as many
+// times as it has pairs.
+void AddDevices(const DomainBounds& domain, BoundsOutcome& outcome) {
   for (size_t d = 0; d < domain.device_loads.size(); ++d) {
     if (domain.device_budgets[d] == kNoBound) continue;
+    if (outcome.device_budgets.size() <= d) {
+      outcome.device_budgets.resize(domain.device_loads.size());
+      outcome.device_loads.resize(domain.device_loads.size());
+    }
+    outcome.device_budgets[d] += domain.device_budgets[d];
+    outcome.device_loads[d] += domain.device_loads[d];
     const auto budget = static_cast<double>(std::max<int64_t>(domain.device_budgets[d], 1));
-    most = std::max(most, static_cast<double>(domain.device_loads[d]) / budget);
+    const double usage = static_cast<double>(domain.device_loads[d]) / budget;
+    outcome.device_usage = std::max(outcome.device_usage, usage);
   }
-  return most;
 }
 
 void AddBounds(const DomainBounds& domain, BoundsOutcome& outcome) {
@@ -62,21 +69,30 @@ void AddBounds(const DomainBounds& domain, BoundsOutcome& outcome) {
   for (const BoundCause cause : domain.expert_causes) ++outcome.causes[static_cast<int>(cause)];
   for (const uint8_t pressed : domain.expert_pressure) outcome.pressure += pressed;
   for (const int64_t evicted : domain.device_pressure) outcome.pressure += evicted;
-  outcome.device_usage = std::max(outcome.device_usage, DeviceUsage(domain));
+  AddDevices(domain, outcome);
 }
 
 }  // namespace
 
 BoundsOutcome OutcomeOf(const RouteDecision& decision, int num_experts) {
   BoundsOutcome outcome{.expert_rerouted = std::vector<int64_t>(num_experts),
-                        .expert_dropped = std::vector<int64_t>(num_experts)};
+                        .expert_dropped = std::vector<int64_t>(num_experts),
+                        .expert_received = std::vector<int64_t>(num_experts)};
   for (const PairDecision& pair : decision.pairs) {
-    if (pair.fate == PairFate::kRerouted) ++outcome.expert_rerouted[pair.chosen_expert];
-    if (pair.fate == PairFate::kDropped) ++outcome.expert_dropped[pair.chosen_expert];
+    const auto cause = static_cast<size_t>(pair.cause);
+    if (pair.fate == PairFate::kRerouted) {
+      ++outcome.expert_rerouted[pair.chosen_expert];
+      ++outcome.expert_received[pair.expert];
+      ++outcome.rerouted[cause];
+    } else if (pair.fate == PairFate::kDropped) {
+      ++outcome.expert_dropped[pair.chosen_expert];
+      ++outcome.dropped[cause];
+    }
   }
-  if (decision.bounds.empty()) return outcome;
+  if (decision.bounds.empty() && decision.block_bounds.empty()) return outcome;
   outcome.expert_capacity.assign(num_experts, 0);
   for (const DomainBounds& domain : decision.bounds) AddBounds(domain, outcome);
+  for (const DomainBounds& block : decision.block_bounds) AddBounds(block, outcome);
   return outcome;
 }
 

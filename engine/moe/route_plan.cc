@@ -129,6 +129,7 @@ RouteReport ReportOf(const RoutePlan& plan, int begin_row, int end_row) {
       continue;
     }
     report.gate_mass_kept += plan.row_mass_kept[row];
+    report.covered += plan.row_marks[row] == RowMark::kCovered ? 1 : 0;
     report.overrides += plan.row_marks[row] == RowMark::kOverride ? 1 : 0;
     report.bare += plan.row_marks[row] == RowMark::kBare ? 1 : 0;
     for (int slot = 0; slot < plan.top_k; ++slot) {

@@ -1,4 +1,5 @@
 """/metrics parses, counts what was done, and names what each expert did; /healthz and /readyz answer."""
+import collections
 import json
 import shutil
 import socket
@@ -6,20 +7,33 @@ import subprocess
 import unittest
 import urllib.request
 
+from gatehouse.v1 import admin_pb2 as admin
 from gatehouse.v1 import inference_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness import HANG_SECONDS, ServerTest, generate, text_request
+from harness import HANG_SECONDS, Server, ServerTest, generate, text_request
+
+
+def families(server):
+    return {family.name: family for family in text_string_to_metric_families(server.metrics())}
+
+
+def sums(server, name, *by, **labels):
+    """The samples named `name` whose labels include `labels`, summed by the labels `by`."""
+    totals = collections.Counter()
+    for family in families(server).values():
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                totals[tuple(sample.labels[label] for label in by)] += sample.value
+    return totals
 
 
 class MetricsTest(ServerTest):
     def families(self):
-        return {family.name: family for family in text_string_to_metric_families(self.server.metrics())}
+        return families(self.server)
 
     def total(self, name, **labels):
-        """Sum of the samples named `name` whose labels include `labels`."""
-        return sum(sample.value for family in self.families().values() for sample in family.samples
-                   if sample.name == name and labels.items() <= sample.labels.items())
+        return sums(self.server, name, **labels)[()]
 
     def test_counts_requests_and_tokens(self):
         requests = self.total("gatehouse_requests_total", code="OK", method="Generate")
@@ -83,6 +97,76 @@ class MetricsTest(ServerTest):
         with urllib.request.urlopen(f"{base}/readyz", timeout=HANG_SECONDS) as response:
             self.assertEqual(response.status, 200)
             self.assertIsInstance(json.loads(response.read()), dict)
+
+
+class BoundedMetricsTest(ServerTest):
+    """Prompts alone, in steps of their own: every number is known from the report and the policy."""
+    FLAGS = ("--metrics-level", "2")
+
+    def setUp(self):
+        self.model = self.server.stub.GetModelInfo(pb.GetModelInfoRequest())
+        thresholds = [admin.LayerThresholds(layer=layer, experts=[0.3] * self.model.experts)
+                      for layer in self.model.moe_layers]
+        policy = admin.RoutingPolicy(
+            devices=admin.ExpertDevices(count=4),
+            shared=admin.BoundedRouting(policy="device_bound", device_factor=0.75, min_mean_load=0, reroute=2,
+                                        force=True, exempt_layers=admin.LayerList()),
+            isolated=admin.BoundedRouting(policy="threshold", affinity=admin.BoundedRouting.SHARE,
+                                          thresholds=thresholds, exempt_layers=admin.LayerList()))
+        self.server.admin.SetRoutingPolicy(admin.SetRoutingPolicyRequest(policy=policy))
+
+    def report(self, mode, seed):
+        ids = [5 + (seed * 7919 + i * i * 31 + i * 17) % 400 for i in range(100)]
+        return generate(self.server, pb.GenerateRequest(
+            tokens=pb.TokenIds(ids=ids), routing=pb.Routing(mode=mode), output=pb.Output(moe_report=True),
+            stop=pb.Stop(max_new_tokens=1))).finished.moe_report
+
+    def added(self, run, **counters):
+        """What run() returns, and for each counter (its name, then labels to sum by) what run() added."""
+        before = {key: sums(self.server, *counter) for key, counter in counters.items()}
+        result = run()
+        return result, {key: sums(self.server, *counter) - before[key] for key, counter in counters.items()}
+
+    def test_exact_requests_show_nothing_of_bounds(self):
+        with Server(*self.FLAGS) as server:
+            generate(server, text_request())
+            names = {name for name in families(server) if name.split("_")[1] in ("device", "expert", "routing")}
+        self.assertEqual(names, {"gatehouse_expert_load_imbalance_ratio", "gatehouse_expert_tokens"})
+
+    def test_what_a_shared_prompt_lost_it_lost_to_the_budgets_of_devices(self):
+        report, added = self.added(
+            lambda: self.report(pb.Routing.SHARED, 1), mass=("gatehouse_routing_gate_mass_total", "mode", "part"),
+            overflow=("gatehouse_expert_overflow_tokens_total", "action", "cause"),
+            got=("gatehouse_device_tokens_total", "device"), budget=("gatehouse_device_budget_tokens_total", "device"))
+        self.assertAlmostEqual(added["mass"]["shared", "computed"] / added["mass"]["shared", "chosen"],
+                               report.gate_mass_kept, places=9)
+        self.assertEqual(added["overflow"]["reroute", "device"], report.rerouted)
+        # Coverage takes places from tokens that keep another expert.
+        self.assertEqual(added["overflow"]["drop", "device"] + added["overflow"]["drop", "coverage"], report.dropped)
+        self.assertEqual(sum(added["overflow"].values()), report.rerouted + report.dropped)
+        num_layers = len(self.model.moe_layers)
+        pairs = report.assignments // num_layers  # of one layer
+        budget = num_layers * -(-3 * pairs // 16)  # 0.75 of a quarter, rounded up in each layer
+        self.assertEqual(added["budget"], {(str(device),): budget for device in range(4)})
+        self.assertEqual(sum(added["got"].values()), report.assignments - report.dropped)
+
+    def test_what_an_isolated_prompt_lost_was_below_the_threshold(self):
+        report, added = self.added(
+            lambda: self.report(pb.Routing.ISOLATED, 2), mass=("gatehouse_routing_gate_mass_total", "mode", "part"),
+            overflow=("gatehouse_expert_overflow_tokens_total", "action", "cause"))
+        self.assertEqual(added["overflow"], {("drop", "threshold"): report.dropped})
+        self.assertGreater(report.dropped, 0)
+        self.assertAlmostEqual(added["mass"]["threshold", "computed"] / added["mass"]["threshold", "chosen"],
+                               report.gate_mass_kept, places=9)
+
+    def test_experts_are_chosen_as_often_as_reports_say(self):
+        self.report(pb.Routing.SHARED, 3)  # from now on it is shown
+        reports, added = self.added(
+            lambda: [self.report(mode, 4) for mode in (pb.Routing.SHARED, pb.Routing.ISOLATED, pb.Routing.EXACT)],
+            chosen=("gatehouse_expert_chosen_tokens_total", "layer"), got=("gatehouse_expert_tokens_total", "layer"))
+        self.assertEqual(sum(added["chosen"].values()), sum(report.assignments for report in reports))
+        self.assertEqual(sum(added["got"].values()), sum(r.assignments - r.dropped for r in reports))
+        self.assertEqual(len(set(added["chosen"].values())), 1, "every layer chooses for every token")
 
 
 if __name__ == "__main__":

@@ -414,11 +414,21 @@ TEST(CapacityTest, RoundsUpButForTheErrorOfAProduct) {
 }
 
 TEST(CapacityTest, NamesWhatPlacesComeFrom) {
-  EXPECT_EQ(CauseOf(kNoBound, kNoBound, kNoBound), BoundCause::kNone);
-  EXPECT_EQ(CauseOf(5, 5, kNoBound), BoundCause::kCeiling);
-  EXPECT_EQ(CauseOf(5, 5, 5), BoundCause::kCeiling);
-  EXPECT_EQ(CauseOf(3, 5, 3), BoundCause::kMemory);
-  EXPECT_EQ(CauseOf(2, 5, 3), BoundCause::kFloor);
+  using enum BoundCause;
+  const auto places = [](bool eager, Places ceiling, Places floor, int64_t rows) {
+    const Places made = ExpertPlaces({.eager = eager}, ceiling, floor, rows);
+    return std::pair(made.count, made.cause);
+  };
+  const Places none, ceiling{5, kZeta}, floor{2, kMass};
+  EXPECT_EQ(places(true, none, floor, kNoBound), std::pair(kNoBound, kNone));
+  EXPECT_EQ(places(false, ceiling, floor, kNoBound), std::pair(int64_t{5}, kZeta));
+  EXPECT_EQ(places(true, ceiling, floor, kNoBound), std::pair(int64_t{2}, kMass));
+  EXPECT_EQ(places(true, ceiling, {7, kMass}, kNoBound), std::pair(int64_t{5}, kZeta));
+  EXPECT_EQ(places(true, ceiling, {0, kMass}, kNoBound), std::pair(int64_t{1}, kMass));
+  EXPECT_EQ(places(true, {0, kFixed}, {0, kMass}, kNoBound), std::pair(int64_t{0}, kFixed));
+  EXPECT_EQ(places(false, ceiling, floor, 5), std::pair(int64_t{5}, kZeta));
+  EXPECT_EQ(places(false, ceiling, floor, 3), std::pair(int64_t{3}, kMemory));
+  EXPECT_EQ(places(false, none, floor, 3), std::pair(int64_t{3}, kMemory));
 }
 
 TEST(CapacityTest, RankCeilingsExceedTheWholeByLessThanOneEach) {
@@ -430,7 +440,7 @@ TEST(CapacityTest, RankCeilingsExceedTheWholeByLessThanOneEach) {
     for (int r = 0; r < ranks; ++r) {
       const int64_t pairs = static_cast<int64_t>(random() % 300) * k;
       all += pairs;
-      sum += ExpertCeiling(policy, {.num_pairs = pairs, .switch_pairs = pairs}, n);
+      sum += ExpertCeiling(policy, {.num_pairs = pairs, .switch_pairs = pairs}, n).count;
     }
     ASSERT_LE(static_cast<double>(sum), *policy.factor * static_cast<double>(all) / n + ranks);
   }
@@ -440,7 +450,7 @@ TEST(CapacityTest, TheoryFloorStaysWithinTheCeilingAndTheTokens) {
   const auto floor = [](double delta, int64_t ceiling) {
     CapacityPolicy policy;
     policy.theory = {.effective_dim = 5120, .delta = delta};
-    return ExpertFloor(policy, {}, ceiling, /*num_tokens=*/100000, /*num_experts=*/16);
+    return ExpertFloor(policy, {}, ceiling, /*num_tokens=*/100000, /*num_experts=*/16).count;
   };
   EXPECT_EQ(floor(0.06, 1000), 640);
   EXPECT_EQ(floor(0.06, 100), 100);

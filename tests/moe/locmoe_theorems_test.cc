@@ -15,7 +15,7 @@ namespace {
 int64_t TheoryFloorAt(double effective_dim, int num_experts, double delta) {
   CapacityPolicy policy;
   policy.theory = {.effective_dim = effective_dim, .delta = delta};
-  return ExpertFloor(policy, {}, kNoBound, /*num_tokens=*/1'000'000, num_experts);
+  return ExpertFloor(policy, {}, kNoBound, /*num_tokens=*/1'000'000, num_experts).count;
 }
 
 TEST(LocMoeTheoremsTest, TheoryFloorIsTheExponentialFormRoundedUp) {
@@ -36,7 +36,7 @@ TEST(LocMoeTheoremsTest, EcrFloorGrowsWithTheLogarithmOfTheError) {
   const auto floor = [](double error) {
     CapacityPolicy policy;
     policy.ecr_error = error;
-    return ExpertFloor(policy, {}, kNoBound, /*num_tokens=*/1000, /*num_experts=*/8);
+    return ExpertFloor(policy, {}, kNoBound, /*num_tokens=*/1000, /*num_experts=*/8).count;
   };
   EXPECT_EQ(floor(.09), 13);  // 16 / 3 ln(1 / error) = 12.84
   EXPECT_EQ(floor(.05), 16);  // 15.98

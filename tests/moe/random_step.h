@@ -35,13 +35,10 @@ struct RandomStep {
   }
 };
 
-// Gate values in steps of 1/16, so that ties occur.
-inline void AppendRow(RandomStep& random_step, std::mt19937& random) {
-  GateScores& scores = random_step.scores;
-  const int n = scores.num_experts;
-  std::vector<float> gate(n);
-  for (float& p : gate) p = static_cast<float>(random() % 16 + 1) / 16;
-  std::vector<int32_t> order(n);
+// A row with these gate values [num_experts], which are its affinities and weights as well.
+inline void AppendRow(RandomStep& step, const std::vector<float>& gate) {
+  GateScores& scores = step.scores;
+  std::vector<int32_t> order(scores.num_experts);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](int32_t a, int32_t b) { return gate[a] > gate[b]; });
@@ -54,6 +51,13 @@ inline void AppendRow(RandomStep& random_step, std::mt19937& random) {
   scores.num_chosen.push_back(scores.top_k);
   scores.row_failed.push_back(0);
   ++scores.num_rows;
+}
+
+// Gate values in steps of 1/16, so that ties occur.
+inline void AppendRow(RandomStep& step, std::mt19937& random) {
+  std::vector<float> gate(step.scores.num_experts);
+  for (float& p : gate) p = static_cast<float>(random() % 16 + 1) / 16;
+  AppendRow(step, gate);
 }
 
 inline RandomStep MakeStep(std::mt19937& random, TokenMode mode) {

@@ -101,6 +101,7 @@ TEST(PlanOfTest, IsWholeAndReportsWhatWasDecided) {
       sum.kept += of_row.kept;
       sum.rerouted += of_row.rerouted;
       sum.dropped += of_row.dropped;
+      sum.covered += of_row.covered;
       sum.overrides += of_row.overrides;
       sum.bare += of_row.bare;
       sum.gate_mass += of_row.gate_mass;
@@ -111,6 +112,7 @@ TEST(PlanOfTest, IsWholeAndReportsWhatWasDecided) {
     ASSERT_EQ(sum.rerouted, whole.rerouted);
     ASSERT_EQ(sum.dropped, whole.dropped);
     ASSERT_EQ(sum.overrides, whole.overrides);
+    ASSERT_EQ(sum.covered, whole.covered);
     ASSERT_EQ(sum.bare, whole.bare);
     ASSERT_NEAR(sum.gate_mass, whole.gate_mass, 1e-5 * whole.gate_mass);
     ASSERT_NEAR(sum.gate_mass_kept, whole.gate_mass_kept, 1e-5 * whole.gate_mass);
@@ -121,65 +123,6 @@ TEST(PlanOfTest, IsWholeAndReportsWhatWasDecided) {
     ASSERT_EQ(marked(RowMark::kCovered), static_cast<int64_t>(decision.covered.size()));
     ASSERT_EQ(marked(RowMark::kBare), static_cast<int64_t>(decision.bare_rows.size()));
   }
-}
-
-int64_t Sum(const std::vector<int64_t>& counts) {
-  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
-}
-
-TEST(OutcomeOfTest, AddsUpOverExpertsDevicesAndModes) {
-  std::mt19937 random(9);
-  for (int round = 0; round < 5000; ++round) {
-    const RandomStep step = MakeStep(random, static_cast<TokenMode>(random() % 5));
-    const RouteDecision decision = step.Decide();
-    const RoutePlan plan = PlanOf(decision, step.scores);
-    const RouteReport whole = Summarise(decision);
-    ASSERT_EQ(Sum(plan.bounds.expert_rerouted), whole.rerouted) << "round " << round;
-    ASSERT_EQ(Sum(plan.bounds.expert_dropped), whole.dropped) << "round " << round;
-    RouteReport by_mode;
-    for (const RouteReport& report : ReportByMode(plan, step.tokens)) by_mode += report;
-    ASSERT_EQ(by_mode.kept, whole.kept);
-    ASSERT_EQ(by_mode.bare, whole.bare);
-    for (const DomainBounds& domain : decision.bounds) {
-      std::vector<int64_t> loads(domain.device_loads.size());
-      for (const PairDecision& pair : decision.pairs) {
-        const RoutedToken& token = step.tokens[pair.row];
-        if (token.mode != TokenMode::kShared || token.domain != domain.domain) continue;
-        if (step.policy.capacity.rank_local && token.rank != domain.rank) continue;
-        if (pair.device >= 0) ++loads[pair.device];
-      }
-      ASSERT_EQ(domain.device_loads, loads) << "round " << round;
-    }
-    if (decision.overrides.empty()) {
-      ASSERT_LE(plan.bounds.device_usage, 1) << "round " << round;
-    }
-  }
-}
-
-TEST(OutcomeOfTest, SaysWhatBoundedExpertsAndDevices) {
-  using enum BoundCause;
-  RouteDecision decision;
-  decision.pairs = {{.row = 0, .chosen_expert = 1, .expert = 2, .fate = PairFate::kRerouted},
-                    {.row = 0, .chosen_expert = 1, .expert = 1, .fate = PairFate::kDropped},
-                    {.row = 1, .chosen_expert = 0, .expert = 0, .fate = PairFate::kKept}};
-  decision.bounds = {{.expert_places = {4, 4, 1},
-                      .expert_causes = {kCeiling, kCeiling, kMemory},
-                      .device_budgets = {10, 4},
-                      .device_loads = {5, 3},
-                      .expert_pressure = {0, 0, 1},
-                      .device_pressure = {2, 0}},
-                     {.domain = 1,
-                      .expert_places = {kNoBound, 2, 2},
-                      .expert_causes = {kNone, kFloor, kCeiling},
-                      .device_budgets = {kNoBound, 0},
-                      .device_loads = {100, 2}}};
-  const BoundsOutcome outcome = OutcomeOf(decision, 3);
-  EXPECT_EQ(outcome.expert_rerouted, (std::vector<int64_t>{0, 1, 0}));
-  EXPECT_EQ(outcome.expert_dropped, (std::vector<int64_t>{0, 1, 0}));
-  EXPECT_EQ(outcome.expert_capacity, (std::vector<int64_t>{kNoBound, 6, 3}));
-  EXPECT_EQ(outcome.causes, (std::array<int64_t, kNumBoundCauses>{1, 3, 1, 1}));
-  EXPECT_EQ(outcome.pressure, 3);
-  EXPECT_EQ(outcome.device_usage, 2) << "an override on a device without places";
 }
 
 TEST(ReportByModeTest, CountsAnExactLayerAsExact) {

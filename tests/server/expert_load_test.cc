@@ -33,21 +33,33 @@ TEST(ExpertLoadTest, KeepsTheLastBoundsAndAddsUpWhatTheyDid) {
       .assignments = 5, .kept = 3, .rerouted = 1, .dropped = 1};
   bounded.bounds = {.expert_rerouted = {1, 0},
                     .expert_dropped = {1, 0},
+                    .expert_received = {0, 1},
+                    .rerouted = {0, 0, 1},
+                    .dropped = {0, 1},
                     .expert_capacity = {3, kNoBound},
-                    .causes = {1, 1, 0, 0},
+                    .causes = {1, 1},
                     .pressure = 2,
-                    .device_usage = 0.5};
+                    .device_usage = 0.5,
+                    .device_budgets = {4, 4},
+                    .device_loads = {1, 2}};
   load.Add({bounded}, kStart);
   EXPECT_TRUE(load.Read().at(0).expert_capacity == (std::vector<int64_t>{3, kNoBound}));
   bounded.bounds.expert_capacity = {4, 4};
   bounded.bounds.expert_dropped = {0, 0};
+  bounded.bounds.device_budgets = {6};  // of another policy
+  bounded.bounds.device_loads = {5};
   load.Add({bounded}, kStart);
   load.Add({{.layer = 0, .expert_tokens = {1, 1}}}, kStart);  // exact: bounds stay as they were
   const LayerLoadCounts counts = load.Read().at(0);
   EXPECT_THAT(counts.expert_rerouted, ElementsAre(2, 0));
   EXPECT_THAT(counts.expert_dropped, ElementsAre(1, 0));
   EXPECT_THAT(counts.expert_capacity, ElementsAre(4, 4));
-  EXPECT_THAT(counts.causes, ElementsAre(2, 2, 0, 0));
+  EXPECT_THAT(counts.expert_received, ElementsAre(0, 2));
+  EXPECT_THAT(counts.rerouted, ElementsAre(0, 0, 2, 0, 0));
+  EXPECT_THAT(counts.dropped, ElementsAre(0, 2, 0, 0, 0));
+  EXPECT_THAT(counts.causes, ElementsAre(2, 2, 0, 0, 0, 0, 0, 0));
+  EXPECT_THAT(counts.device_budgets, ElementsAre(10, 4));
+  EXPECT_THAT(counts.device_loads, ElementsAre(6, 2));
   EXPECT_EQ(counts.pressure, 4);
   EXPECT_EQ(counts.device_usage, 0.5);
   EXPECT_EQ(counts.reports[static_cast<int>(TokenMode::kShared)].rerouted, 2);

@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <fstream>
 #include <set>
 #include <sstream>
 
@@ -38,13 +41,6 @@ StepStats DecodeStep(double seconds_since_start, std::vector<int64_t> layer_1_to
   stats.num_kv_blocks_total = 100;
   stats.layer_loads.push_back({.layer = 1, .expert_tokens = std::move(layer_1_tokens)});
   return stats;
-}
-
-int64_t CountSeries(const std::string& scrape) {
-  std::istringstream lines(scrape);
-  int64_t num_series = 0;
-  for (std::string line; std::getline(lines, line);) num_series += !line.starts_with('#');
-  return num_series;
 }
 
 TEST(PrometheusMetricsTest, HasTheDocumentedNamesTypesAndHelp) {
@@ -179,6 +175,8 @@ TEST(PrometheusMetricsTest, ImbalanceIsMostOverMeanAndForgetsOldWindows) {
               HasSubstr("gatehouse_expert_load_imbalance_ratio{layer=\"1\"} 1\n"));
 }
 
+constexpr int kDevices = 8;
+
 // All that bounds can do, at every layer: tokens of every mode, reroutes and drops of all experts.
 StepStats BoundedStep(const ModelDescription& model) {
   StepStats stats = DecodeStep(0, {});
@@ -194,15 +192,22 @@ StepStats BoundedStep(const ModelDescription& model) {
                 .dropped = 2,
                 .gate_mass = 4,
                 .gate_mass_kept = 3,
+                .covered = 2,
                 .overrides = 1,
                 .bare = 3};
     }
     load.bounds = {.expert_rerouted = each,
                    .expert_dropped = each,
+                   .expert_received = each,
+                   .rerouted = {0, 3, 1, 0, 0},
+                   .dropped = {0, 0, 0, 2, 1},
                    .expert_capacity = std::vector<int64_t>(model.num_experts, 7),
-                   .causes = {0, 1, 2, 3},
+                   .causes = {0, 1, 2, 0, 3, 0, 0, 0},
                    .pressure = 5,
-                   .device_usage = 0.75};
+                   .device_usage = 0.75,
+                   .device_budgets = std::vector<int64_t>(kDevices, 4),
+                   .device_loads = std::vector<int64_t>(kDevices, 3)};
+    load.bounds.expert_received[0] = 0;
     load.bounds.expert_capacity[0] = 6;
   }
   return stats;
@@ -212,7 +217,12 @@ TEST(PrometheusMetricsTest, SaysWhatBoundsDid) {
   const ModelDescription model = Model(3, 4);
   PrometheusMetrics metrics(kBuild, 2);
   metrics.SetModel(model);
-  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("gatehouse_routing")));
+  StepStats exact = DecodeStep(0, {0, 0, 0, 0});
+  exact.layer_loads[0].reports[0] = {.assignments = 4, .kept = 4, .gate_mass = 2};
+  metrics.OnStep(exact);
+  for (const char* word : {"gatehouse_routing", "gatehouse_device", "capacity", "overflow"}) {
+    EXPECT_THAT(metrics.Scrape(), Not(HasSubstr(word))) << "no bound, no noise";
+  }
   metrics.OnStep(BoundedStep(model));
   const std::string scrape = metrics.Scrape();
   for (const std::string line : {
@@ -223,13 +233,20 @@ TEST(PrometheusMetricsTest, SaysWhatBoundsDid) {
            R"(gatehouse_routing_gate_mass_total{part="computed",mode="threshold"} 6)",
            R"(gatehouse_routing_overrides_total{mode="shared"} 2)",
            R"(gatehouse_routing_uncomputed_tokens_total{mode="block"} 6)",
-           R"(gatehouse_expert_capacity_cause_total{cause="memory"} 6)",
-           R"(gatehouse_expert_overflow_tokens_total{action="reroute",layer="2"} 16)",
-           R"(gatehouse_expert_overflow_tokens_total{action="drop",layer="2"} 8)",
+           R"(gatehouse_routing_covered_tokens_total{mode="block"} 4)",
+           R"(gatehouse_expert_capacity_cause_total{cause="mass"} 6)",
+           R"(gatehouse_device_tokens_total{device="7"} 6)",
+           R"(gatehouse_device_budget_tokens_total{device="7"} 8)",
+           R"(gatehouse_expert_overflow_tokens_total{action="reroute",cause="expert",layer="2"} 3)",
+           R"(gatehouse_expert_overflow_tokens_total{action="reroute",cause="device",layer="2"} 1)",
+           R"(gatehouse_expert_overflow_tokens_total{action="drop",cause="threshold",layer="2"} 2)",
+           R"(gatehouse_expert_overflow_tokens_total{action="drop",cause="coverage",layer="2"} 1)",
            R"(gatehouse_expert_gate_mass_kept_ratio{layer="1"} 0.75)",
            R"(gatehouse_expert_capacity_tokens{layer="1"} 6)",
            R"(gatehouse_device_budget_usage_ratio{layer="1"} 0.75)",
            R"(gatehouse_expert_pressure_total{layer="1"} 5)",
+           R"(gatehouse_expert_chosen_tokens_total{expert="0",layer="2"} 3)",
+           R"(gatehouse_expert_chosen_tokens_total{expert="1",layer="2"} 2)",
            R"(gatehouse_expert_rerouted_tokens_total{expert="3",layer="2"} 1)",
            R"(gatehouse_expert_dropped_tokens_total{expert="0",layer="1"} 1)",
        }) {
@@ -261,32 +278,66 @@ TEST(PrometheusMetricsTest, AddsUpWhatReplaysFound) {
   }
 }
 
-TEST(PrometheusMetricsTest, LevelsBoundTheNumberOfSeries) {
+// A row of the table in docs/operations.md: at most so many series of experts, routing and devices,
+// each number times what its column names.
+struct DocumentedSeries {
+  int64_t once = 0, devices = 0, layers = 0, layers_and_experts = 0;
+};
+std::vector<DocumentedSeries> ReadDocumentedSeries() {
+  std::ifstream file(GATEHOUSE_SOURCE_DIR "/docs/operations.md");
+  std::vector<DocumentedSeries> levels;
+  for (std::string line; std::getline(file, line);) {
+    DocumentedSeries row;
+    int level = 0;
+    const int num_read = std::sscanf(
+        line.c_str(), "| `%d` | %" SCNd64 " | %" SCNd64 " | %" SCNd64 " | %" SCNd64 " |", &level,
+        &row.once, &row.devices, &row.layers, &row.layers_and_experts);
+    if (num_read != 5) continue;
+    EXPECT_EQ(level, static_cast<int>(levels.size()));
+    levels.push_back(row);
+  }
+  return levels;
+}
+
+// Of experts, routing and devices; or of everything else.
+int64_t CountSeries(const PrometheusMetrics& metrics, bool of_experts) {
+  std::istringstream lines(metrics.Scrape());
+  int64_t num_series = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const bool is_of_experts = line.starts_with("gatehouse_expert") ||
+                               line.starts_with("gatehouse_routing_") ||
+                               line.starts_with("gatehouse_device_");
+    num_series += !line.starts_with('#') && is_of_experts == of_experts;
+  }
+  return num_series;
+}
+
+TEST(PrometheusMetricsTest, LevelsBoundTheNumberOfSeriesAsDocumented) {
   // The largest models that are about: 61 layers of 256 experts.
-  const ModelDescription large = Model(62, 256);
-  const auto series_at = [&](std::optional<int> level, bool bounded) {
+  constexpr int64_t kLayers = 61, kExperts = 256;
+  const ModelDescription large = Model(kLayers + 1, kExperts);
+  const std::vector<DocumentedSeries> documented = ReadDocumentedSeries();
+  ASSERT_EQ(documented.size(), 3u);
+  const int64_t of_exact_routing[] = {1, 1 + kLayers, 1 + kLayers + kLayers * kExperts};
+  for (int level = 0; level <= 2; ++level) {
     PrometheusMetrics metrics(kBuild, level);
     metrics.SetModel(large);
-    if (bounded) metrics.OnStep(BoundedStep(large));
-    return CountSeries(metrics.Scrape());
-  };
-  const int64_t level_0 = series_at(0, false);
-  EXPECT_LE(level_0, 250);
-  EXPECT_EQ(series_at(1, false), level_0 + 61);
-  EXPECT_EQ(series_at(2, false), level_0 + 61 + 61 * 256);
-  EXPECT_EQ(series_at(std::nullopt, false), series_at(1, false)) << "15,616 must be asked for";
-  const int64_t totals = level_0 + 5 * 7 + 4;
-  EXPECT_EQ(series_at(0, true), totals);
-  EXPECT_EQ(series_at(1, true), totals + 61 * 7);
-  EXPECT_EQ(series_at(2, true), totals + 61 * 7 + 3 * 61 * 256);
+    EXPECT_EQ(CountSeries(metrics, true), of_exact_routing[level]) << "level " << level;
+    metrics.OnStep(BoundedStep(large));
+    const DocumentedSeries& row = documented[level];
+    EXPECT_EQ(CountSeries(metrics, true), row.once + kDevices * row.devices + kLayers * row.layers +
+                                              kLayers * kExperts * row.layers_and_experts)
+        << "level " << level;
+    EXPECT_LE(CountSeries(metrics, false), 250) << "the rest of the server";
+  }
+}
 
-  PrometheusMetrics small(kBuild, std::nullopt);
+TEST(PrometheusMetricsTest, LevelTwoMustBeAskedForOfALargeModel) {
+  PrometheusMetrics large(kBuild, std::nullopt), small(kBuild, std::nullopt);
+  large.SetModel(Model(62, 256));
+  EXPECT_THAT(large.Scrape(), Not(HasSubstr("gatehouse_expert_tokens_total"))) << "15,616 series";
   small.SetModel(Model(9, 256));
-  EXPECT_THAT(small.Scrape(), HasSubstr("gatehouse_expert_tokens_total")) << "2,048 are not";
-  PrometheusMetrics off(kBuild, 0);
-  off.SetModel(Model(2, 4));
-  off.OnStep(DecodeStep(0, {1, 1, 1, 1}));
-  EXPECT_THAT(off.Scrape(), Not(HasSubstr("gatehouse_expert_")));
+  EXPECT_THAT(small.Scrape(), HasSubstr("gatehouse_expert_tokens_total")) << "2,048 series";
 }
 
 }  // namespace
