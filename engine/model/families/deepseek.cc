@@ -50,6 +50,7 @@ void ReadLatentAttention(JsonFields& fields, const LatentDefaults& defaults, Mod
     latent.rope_dim = 2;
   }
   attention.head_dim = latent.nope_dim + latent.rope_dim;
+  fields.OptionalInt("head_dim", {1, kMaxHeadDim});  // transformers writes rope_dim there
   attention.qkv_bias = fields.Bool("attention_bias", false);
   attention.o_bias = attention.qkv_bias;
   attention.windows.assign(config.num_layers, 0);
