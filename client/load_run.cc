@@ -264,7 +264,8 @@ LoadResult LoadRun::Run(uint64_t first_request_idx,
   LoadResult result = shared_->result;
   result.wall_seconds = shared_->last_end_seconds;
   result.client_cpu_seconds = ProcessCpuSeconds() - client_cpu;
-  result.server_cpu_seconds = ProcessCpuSeconds(options_.server_pid) - server_cpu;
+  // A server that ended meanwhile reads as 0: no measurement, not a negative one.
+  result.server_cpu_seconds = std::max(0.0, ProcessCpuSeconds(options_.server_pid) - server_cpu);
   return result;
 }
 

@@ -29,7 +29,7 @@ struct LoadResult {
   int64_t num_messages = 0;       // that carried tokens
   double wall_seconds = 0;        // first start to last end
   double client_cpu_seconds = 0;  // this process, user and system
-  double server_cpu_seconds = 0;  // of server_pid, if given
+  double server_cpu_seconds = 0;  // of server_pid; 0: none given, or it ended meanwhile
 
   LatencyHistogram time_to_first_token;  // from when the request was due
   LatencyHistogram inter_token;          // of a request: (last - first delta) / (tokens - 1)

@@ -29,8 +29,10 @@ struct QueueLoad {
 // with what is queued and the limit when the queue, or the tenant's part of it, is full. Requests
 // that will find a free place at once do not count as queued, and a prompt longer than the whole
 // token limit may enter an empty queue: else it could never run. A queue that others have filled is
-// open to a tenant that has less than its share of it in there: so no flood keeps others out, and
-// the queue never holds twice its limit.
+// open to a tenant that has less than its share of it in there, so that no flood keeps others out.
+// Shares shrink as tenants come, what they have queued does not: each may hold up to its share of
+// the moment it came, so that the queue holds at most its limit times the tenants in it, and
+// (1 + 1/2 + .. + 1/n) limits where n of equal weight come one after the other.
 absl::Status CheckAdmission(const SchedulerOptions& options, const QueueLoad& load,
                             const Request& request, TimePoint now);
 

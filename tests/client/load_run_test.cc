@@ -2,10 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "client/load_report.h"
 #include "tests/client/fake_server.h"
@@ -36,6 +41,7 @@ class LoadRunTest : public ::testing::Test {
     LoadRun run(clients_, options, *plan);
     return run.Run(0, [&](const LoadProgress& progress) {
       last_progress_ = progress;
+      if (on_progress_) on_progress_();
       if (stop_after_ > 0 && progress.num_tokens >= stop_after_) run.Stop();
     });
   }
@@ -44,6 +50,7 @@ class LoadRunTest : public ::testing::Test {
   std::vector<std::unique_ptr<GatehouseClient>> clients_;
   LoadProgress last_progress_;
   int64_t stop_after_ = 0;
+  std::function<void()> on_progress_;
 };
 
 TEST_F(LoadRunTest, ClosedLoopCountsWhatWasSentAndReceived) {
@@ -143,6 +150,24 @@ TEST_F(LoadRunTest, ReportLinesAreJsonWithProvenance) {
   EXPECT_EQ(parsed["done"], 10);
   EXPECT_EQ(parsed["metrics"]["tokens_per_message"]["median"], 2);
   EXPECT_EQ(parsed["metrics"]["tokens_per_message"]["mad"], 0);
+}
+
+TEST_F(LoadRunTest, AServerThatEndedMeanwhileIsNotMeasured) {
+  char shell[] = "/bin/sh";
+  char option[] = "-c";
+  char script[] = "while :; do :; done";
+  char* const arguments[] = {shell, option, script, nullptr};
+  pid_t pid = 0;
+  ASSERT_EQ(posix_spawn(&pid, shell, nullptr, nullptr, arguments, environ), 0);
+  while (ProcessCpuSeconds(pid) < 0.05) usleep(1000);
+  bool has_ended = false;
+  on_progress_ = [&] {
+    if (std::exchange(has_ended, true)) return;
+    kill(pid, SIGKILL);
+    waitpid(pid, nullptr, 0);
+  };
+  EXPECT_EQ(Run({.num_requests = 2, .max_new_tokens = 2, .server_pid = pid}).server_cpu_seconds, 0);
+  EXPECT_TRUE(has_ended);
 }
 
 TEST(ProcessCpuSecondsTest, SeesThisProcessBothWays) {

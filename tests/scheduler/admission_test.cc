@@ -95,6 +95,21 @@ TEST(CheckAdmissionTest, AQueueOfZeroStillFillsFreePlaces) {
   EXPECT_FALSE(admit(2).ok());
 }
 
+// Four tenants of equal weight fill the queue one after the other: 12 + 6 + 4 + 3.
+TEST(CheckAdmissionTest, EachTenantAddsItsShareOfTheMomentItCame) {
+  SchedulerOptions options = kOptions;
+  options.max_queued_requests = 12;
+  QueueLoad load = {.num_running = 4};
+  for (int num_tenants = 1; num_tenants <= 4; ++num_tenants) {
+    load.tenant = {.share = 1.0 / num_tenants};
+    while (CheckAdmission(options, load, RequestOf(0), TimePoint{}).ok()) {
+      ++load.num_waiting;
+      ++load.tenant.num_waiting;
+    }
+  }
+  EXPECT_EQ(load.num_waiting, 25);
+}
+
 TEST(CheckAdmissionTest, BoundsTheTokensThatWait) {
   EXPECT_TRUE(Admit({.num_waiting = 1, .num_waiting_tokens = 60}, RequestOf(40)).ok());
   const absl::Status full = Admit({.num_waiting = 1, .num_waiting_tokens = 60}, RequestOf(41));
