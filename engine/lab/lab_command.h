@@ -48,9 +48,10 @@ absl::StatusOr<EvalTokens> ReadEvalTokens(const std::string& tokens_file,
 int LabUsageError(const absl::Status& status, const char* usage);
 int LabExitCode(const absl::Status& status);
 
-extern const char kEvalUsage[], kCalibrateUsage[], kSimulateUsage[];
+extern const char kEvalUsage[], kCalibrateUsage[], kSimulateUsage[], kWeightsUsage[];
 int RunEvalCommand(const std::vector<std::string>& words);
 int RunCalibrateCommand(const std::vector<std::string>& words);
 int RunSimulateCommand(const std::vector<std::string>& words);
+int RunWeightsCommand(const std::vector<std::string>& words);
 
 }  // namespace gatehouse
