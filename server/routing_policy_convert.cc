@@ -93,7 +93,8 @@ class BoundedConverter {
     pinned.bound_decode = message_.bound_decode();
     GATEHOUSE_RETURN_IF_ERROR(ReadExempt(pinned.layer_exempt));
     GATEHOUSE_RETURN_IF_ERROR(ReadThresholds(pinned));
-    const absl::Status valid = ValidatePolicy(pinned.policy, facts_.model.num_experts);
+    const PolicyLimits limits{facts_.model.num_experts, facts_.model.has_shared_expert};
+    const absl::Status valid = ValidatePolicy(pinned.policy, limits);
     if (!valid.ok()) return Invalid(path_, std::string(valid.message()));
     return std::make_shared<const PinnedPolicy>(std::move(pinned));
   }
@@ -202,8 +203,7 @@ class BoundedConverter {
       if (Is("token_choice") || m.force() || !m.calibration_file().empty()) return absl::OkStatus();
       return absl::FailedPreconditionError(
           absl::StrFormat("%s: not set: shared mode needs a calibration of this model, or force: "
-                          "true to go without "
-                          "knowing what it costs",
+                          "true to go without knowing what it costs",
                           Path("calibration_file")));
     }
     const bool is_threshold = m.isolation() == Bounded::THRESHOLD;

@@ -114,7 +114,8 @@ absl::StatusOr<PinnedPolicy> MakePinnedPolicy(const EvalPolicy& policy, const Po
   if (!reader.status().ok()) return OfPolicy(policy, reader.status());
   for (const absl::Status& status :
        {TakeThresholds(settings, model, place, pinned), CheckThroughput(pinned.placement),
-        ValidatePolicy(pinned.policy, model.num_experts)}) {
+        ValidatePolicy(pinned.policy, {.num_experts = model.num_experts,
+                                      .has_shared_expert = model.has_shared_expert})}) {
     if (!status.ok()) return OfPolicy(policy, status);
   }
   if (pinned.mode == TokenMode::kThreshold && pinned.thresholds.empty()) {

@@ -117,7 +117,7 @@ absl::StatusOr<RouteOutcome> DecideRouteCase(const RouteCase& route_case) {
     rows.push_back({route_case.tokens[t].numbers, cosines[t], tokens[t].padding});
   }
   GATEHOUSE_ASSIGN_OR_RETURN(const GateScores scores, ScoreRows(gate, rows));
-  GATEHOUSE_RETURN_IF_ERROR(ValidatePolicy(policy, gate.num_experts));
+  GATEHOUSE_RETURN_IF_ERROR(ValidatePolicy(policy, {.num_experts = gate.num_experts}));
   if (!thresholds.empty()) {
     GATEHOUSE_RETURN_IF_ERROR(ValidateThresholds(thresholds, gate.num_experts));
   }

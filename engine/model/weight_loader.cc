@@ -180,8 +180,6 @@ class Loader {
       GATEHOUSE_ASSIGN_OR_RETURN(gate.cosine_norms, Upload(gate.row_norms));
     }
     GATEHOUSE_ASSIGN_OR_RETURN(gate.logit_bias, Vectors({&layer.router_bias}));
-    const WeightView& bias = layer.router_bias.view;
-    for (int64_t e = 0; e < bias.num_cols; ++e) gate.host_logit_bias.push_back(bias.at(0, e));
     GATEHOUSE_ASSIGN_OR_RETURN(gate.choice_bias, Vectors({&layer.choice_bias}));
     GATEHOUSE_ASSIGN_OR_RETURN(std::optional<SharedExpert> shared, Shared(layer));
     return MoeLayer(backend_, Gate(backend_, moe.gate, std::move(gate)),

@@ -20,6 +20,22 @@ MatrixView<float> Gate::ComputeLogits(MatrixView<const float> x, MatrixView<floa
   return scores;
 }
 
+std::vector<float> Gate::DotsBesideLogits(MatrixView<const float> x, MatrixView<float> logits,
+                                          const GateRanking& ranking) const {
+  std::vector<float> dots;
+  const auto asked = std::span(ranking.affinities).first(x.num_rows);
+  if (weights_.logit_bias.as<float>() == nullptr ||
+      std::find(asked.begin(), asked.end(), Affinity::kCosine) == asked.end()) {
+    return dots;
+  }
+  const MatrixView<float> out = logits.FirstRows(x.num_rows);
+  backend_.Gemm({.x = x, .weights = weights_.router.get(), .out = out});
+  for (int64_t row = 0; row < x.num_rows; ++row) {
+    dots.insert(dots.end(), out.row(row), out.row(row) + num_experts());
+  }
+  return dots;
+}
+
 GateChoice Gate::Choose(MatrixView<const float> x, MatrixView<float> logits,
                         std::span<uint8_t> row_failed) const {
   const int64_t num_pairs = x.num_rows * recipe_.top_k;
@@ -53,6 +69,7 @@ GateScores Gate::Score(MatrixView<const float> x, MatrixView<float> logits,
                     .ranked_ids = std::vector<int32_t>(num_ranks),
                     .gate = std::vector<float>(num_ranks),
                     .weight = std::vector<float>(num_ranks)};
+  const std::vector<float> dots = DotsBesideLogits(x, logits, ranking);
   const MatrixView<float> z = ComputeLogits(x, logits);
   backend_.GateTopK({.logits = z,
                      .recipe = recipe_,
@@ -72,7 +89,8 @@ GateScores Gate::Score(MatrixView<const float> x, MatrixView<float> logits,
       norms.resize(num_rows);
       backend_.RowNorms({.x = x, .out = norms});
     }
-    CosineAffinities(scores, row, z.row(row), norms[row]);
+    const float* row_dots = dots.empty() ? z.row(row) : dots.data() + int64_t{row} * num_experts();
+    CosineAffinities(scores, row, row_dots, norms[row]);
     row_failed[row] = scores.row_failed[row];
   }
   return scores;
@@ -85,15 +103,13 @@ void Gate::ShareAffinities(GateScores& scores, int row) const {
   for (float& a : affinities) a /= sum + 1e-20f;
 }
 
-void Gate::CosineAffinities(GateScores& scores, int row, const float* logits, float norm) const {
-  const bool logits_are_cosines = weights_.cosine_norms.as<float>() != nullptr;
+void Gate::CosineAffinities(GateScores& scores, int row, const float* dots, float norm) const {
+  const bool dots_are_cosines = weights_.cosine_norms.as<float>() != nullptr;
   for (int i = 0; i < scores.num_ranked; ++i) {
     const int32_t expert = scores.ranked_ids[scores.At(row, i)];
     if (expert < 0) break;
-    const double length =
-        logits_are_cosines ? 1 : (double{norm} + 1e-9) * weights_.row_norms[expert];
-    const double bias = weights_.host_logit_bias.empty() ? 0 : weights_.host_logit_bias[expert];
-    const double cosine = length == 0 ? 0 : (logits[expert] - bias) / length;
+    const double length = dots_are_cosines ? 1 : (double{norm} + 1e-9) * weights_.row_norms[expert];
+    const double cosine = length == 0 ? 0 : dots[expert] / length;
     if (!std::isfinite(norm) || !std::isfinite(cosine)) scores.row_failed[row] = 1;
     scores.affinity[scores.At(row, i)] = static_cast<float>(cosine);
   }

@@ -18,7 +18,6 @@ struct GateWeights {
   std::vector<float> row_norms;          // [num_experts] |w|
   Buffer cosine_norms;                   // the same or empty; given: logits are cosines
   Buffer logit_bias;                     // [num_experts] or empty: part of the logit
-  std::vector<float> host_logit_bias;    // the same, for the cosine, which is without it
   Buffer choice_bias;                    // [num_experts] or empty: sways the choice, not the weight
 };
 
@@ -59,8 +58,13 @@ class Gate {
 
  private:
   MatrixView<float> ComputeLogits(MatrixView<const float> x, MatrixView<float> logits) const;
+  // [num_rows, num_experts] x.w, in `logits` as well, if they differ from the logits by a bias and
+  // a row asks for a cosine; else empty.
+  std::vector<float> DotsBesideLogits(MatrixView<const float> x, MatrixView<float> logits,
+                                      const GateRanking& ranking) const;
   void ShareAffinities(GateScores& scores, int row) const;
-  void CosineAffinities(GateScores& scores, int row, const float* logits, float norm) const;
+  // `dots` are without bias: taking it off a logit again would lose the digits that it hid.
+  void CosineAffinities(GateScores& scores, int row, const float* dots, float norm) const;
 
   Backend& backend_;
   GateRecipe recipe_;

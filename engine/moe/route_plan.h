@@ -16,7 +16,8 @@ namespace gatehouse {
 
 // A pair is (token row, chosen expert). Arrays below with one entry a pair are in the order of the
 // experts: expert e owns [expert_begin[e], expert_begin[e + 1]), its rows ascending.
-// Of the pair in a slot. Empty: the row failed, or chose fewer experts than others.
+// What became of the pair in a slot: computed by the expert chosen, by another, by none. Empty: no
+// pair, as the row failed, is padding or chose fewer experts than others.
 enum class SlotFate : uint8_t { kEmpty, kKept, kRerouted, kDropped };
 
 // What R15 did for a row that had lost all its pairs.

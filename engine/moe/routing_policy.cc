@@ -62,15 +62,19 @@ absl::Status CheckCapacity(const CapacityPolicy& policy) {
 
 }  // namespace
 
-absl::Status ValidatePolicy(const RoutingPolicy& policy, int num_experts) {
+absl::Status ValidatePolicy(const RoutingPolicy& policy, const PolicyLimits& model) {
   GATEHOUSE_RETURN_IF_ERROR(CheckCapacity(policy.capacity));
   GATEHOUSE_RETURN_IF_ERROR(CheckFactor("choice_factor", policy.expert_choice));
   GATEHOUSE_RETURN_IF_ERROR(CheckRange("block", static_cast<double>(policy.block_tokens), 0,
                                        1 << 30, "a count from 1 to 2^30"));
-  GATEHOUSE_RETURN_IF_ERROR(CheckRange("reroute", policy.reroute, 0, num_experts,
+  GATEHOUSE_RETURN_IF_ERROR(CheckRange("reroute", policy.reroute, 0, model.num_experts,
                                        "a count from 0 to the number of experts"));
   GATEHOUSE_RETURN_IF_ERROR(
       CheckRange("rho", policy.reroute_ratio, 0, INFINITY, "a number from 0"));
+  if (policy.coverage && model.has_shared_expert) {
+    return absl::InvalidArgumentError(
+        "coverage: on, expected off: the shared expert covers every token");
+  }
   return CheckRange("r_max", policy.max_renormalisation, 1, INFINITY, "a number from 1");
 }
 

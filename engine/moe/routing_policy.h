@@ -54,7 +54,7 @@ struct CapacityPolicy {
   std::optional<double> ecr_error;      // 1 - probability that expert choice finds its token
   std::optional<double> affinity_mass;  // share of the expert's affinity sum
   std::optional<TheoryFloor> theory;
-  bool eager = false;       // the floor bounds, pressure or not
+  bool eager = false;       // the floor bounds, pressure or not; only below a finite ceiling
   bool rank_local = false;  // every rank counts for itself (R19)
 };
 
@@ -65,7 +65,7 @@ struct RoutingPolicy {
   PairTier tier = PairTier::kOff;
   int reroute = 0;             // experts behind the chosen ones that an evicted pair may try
   double reroute_ratio = 0.5;  // rho: the new gate value is at least this share of the old
-  // R15: a token keeps one expert; never set with a shared expert. Causal blocks always do.
+  // R15: a token keeps one expert; refused with a shared expert. Causal blocks always do.
   bool coverage = true;
   bool renormalise_after_drop = false;  // R16
   float max_renormalisation = 2;        // r_max >= 1
@@ -73,10 +73,17 @@ struct RoutingPolicy {
       expert_choice;  // shared tokens: experts choose, this many a token on average
 };
 
-// INVALID_ARGUMENT names the setting, its value and what it may be. `num_experts` is the model's.
-absl::Status ValidatePolicy(const RoutingPolicy& policy, int num_experts);
+// Of the model that a policy is for.
+struct PolicyLimits {
+  int num_experts = 0;
+  bool has_shared_expert = false;
+};
 
-// Of threshold mode, at one layer: one finite affinity an expert.
+// INVALID_ARGUMENT names the setting, its value and what it may be.
+absl::Status ValidatePolicy(const RoutingPolicy& policy, const PolicyLimits& model);
+
+// Of threshold mode, at one layer: one affinity an expert. Not NaN, which would drop nothing;
+// infinities may stand for "keep all" (-inf) and "drop all but the first" (inf).
 absl::Status ValidateThresholds(std::span<const float> thresholds, int num_experts);
 
 }  // namespace gatehouse

@@ -139,7 +139,6 @@ TEST(ScoreRowsTest, RanksAndScoresAsTheServedGateDoes) {
         return buffer;
       };
       weights.logit_bias = upload(recipe.logit_bias);
-      weights.host_logit_bias = recipe.logit_bias;
       if (shared.choice_bias) weights.choice_bias = upload(recipe.choice_bias);
       const Gate gate(backend, shared.served, std::move(weights));
       std::vector<float> logits(kRows * kExperts);

@@ -171,6 +171,34 @@ TEST(RouteBoundedTest, ScoreOrderKeepsTheMostGateMass) {
   }
 }
 
+std::vector<int64_t> LoadsOf(const RouteDecision& decision, int num_experts) {
+  std::vector<int64_t> loads(num_experts);
+  for (const PairDecision& p : decision.pairs) {
+    if (p.fate != PairFate::kDropped) ++loads[p.expert];
+  }
+  return loads;
+}
+
+TEST(RouteBoundedTest, RerouteFillsNoFullExpertAndKeepsNoLessMassThanDropping) {
+  std::mt19937 random(11);
+  for (int round = 0; round < kRounds; ++round) {
+    RandomStep step = MakeStep(random, TokenMode::kShared);
+    step.policy.coverage = false;
+    const RouteDecision with = step.Decide();
+    step.policy.reroute = 0;
+    const RouteDecision without = step.Decide();
+    ASSERT_GE(Summarise(with).gate_mass_kept, Summarise(without).gate_mass_kept);
+    if (with.bounds.empty()) continue;
+    const std::vector<int64_t>& places = with.bounds[0].expert_places;
+    const std::vector<int64_t> after = LoadsOf(with, step.scores.num_experts);
+    const std::vector<int64_t> before = LoadsOf(without, step.scores.num_experts);
+    for (size_t e = 0; e < after.size(); ++e) {
+      if (before[e] < places[e]) continue;
+      ASSERT_EQ(after[e], before[e]) << "round " << round << ", expert " << e;
+    }
+  }
+}
+
 TEST(RouteBoundedTest, RerouteTakesNoPlaceOfAKeptPair) {
   std::mt19937 random(7);
   for (int round = 0; round < kRounds; ++round) {
@@ -461,8 +489,16 @@ TEST(ValidatePolicyTest, RefusesWhatIsNoBound) {
   for (const double factor : {0.0, -1.0, static_cast<double>(NAN), 1e9}) {
     RoutingPolicy policy;
     policy.capacity.factor = factor;
-    EXPECT_EQ(ValidatePolicy(policy, 4).code(), absl::StatusCode::kInvalidArgument) << factor;
+    EXPECT_EQ(ValidatePolicy(policy, {.num_experts = 4}).code(), absl::StatusCode::kInvalidArgument)
+        << factor;
   }
+  RoutingPolicy covered;
+  EXPECT_TRUE(ValidatePolicy(covered, {.num_experts = 4}).ok());
+  EXPECT_THAT(
+      std::string(ValidatePolicy(covered, {.num_experts = 4, .has_shared_expert = true}).message()),
+      testing::HasSubstr("coverage: on, expected off"));
+  covered.coverage = false;
+  EXPECT_TRUE(ValidatePolicy(covered, {.num_experts = 4, .has_shared_expert = true}).ok());
   EXPECT_THAT(std::string(ValidateThresholds(std::vector<float>{0.1f}, 4).message()),
               testing::HasSubstr("got 1, expected one for each of 4"));
   EXPECT_FALSE(ValidateThresholds(std::vector<float>{0.1f, NAN}, 2).ok());

@@ -11,18 +11,18 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::FloatNear;
 
-// Two experts whose gate rows are (3, 4) and (0, 0), the first with a bias of 1 in its logit.
+// Two experts whose gate rows are (3, 4) and (0, 0), the first with a bias in its logit.
 class GateTest : public ::testing::Test {
  protected:
-  GateTest() {
+  GateTest() { SetBias(1); }
+  void SetBias(float first) {
+    const std::vector<float> bias = {first, 0};
     GateWeights weights;
     const WeightView view{.data = router_.data(), .num_rows = 2, .num_cols = 2};
     weights.router = *backend_->PackMatrix({&view, 1}, WeightFormat::kF32);
     weights.row_norms = {5, 0};
-    weights.host_logit_bias = {1, 0};
     weights.logit_bias = *backend_->Allocate(2 * sizeof(float));
-    backend_->CopyFromHost(weights.logit_bias.as<float>(), weights.host_logit_bias.data(),
-                           2 * sizeof(float));
+    backend_->CopyFromHost(weights.logit_bias.as<float>(), bias.data(), 2 * sizeof(float));
     gate_.emplace(*backend_, GateRecipe{.top_k = 1}, std::move(weights));
   }
   GateScores Score(std::vector<float> x, Affinity affinity, std::vector<uint8_t>& failed) {
@@ -47,6 +47,18 @@ TEST_F(GateTest, TheCosineIsWithoutBiasAndZeroWhereTheGateRowIs) {
   // 24 / (5 * 5); a row of zeros has the cosine 0 with everything.
   EXPECT_THAT(scores.affinity, ElementsAre(FloatNear(0.96f, 1e-6f), 0, 0, 0));
   EXPECT_THAT(failed, ElementsAre(0, 0));
+}
+
+TEST_F(GateTest, ALargeBiasTakesNoDigitOfTheCosine) {
+  SetBias(1e5);  // where floats are 2^-7 apart
+  std::vector<uint8_t> failed;
+  const GateScores scores = Score({0.001f, 0.002f, 0.004f, -0.002f}, Affinity::kCosine, failed);
+  EXPECT_THAT(scores.ranked_ids, ElementsAre(0, 1, 0, 1));
+  // (3 + 8) / (5 sqrt(5)), (12 - 8) / (5 sqrt(20))
+  EXPECT_THAT(scores.affinity,
+              ElementsAre(FloatNear(0.98386991f, 1e-6f), 0, FloatNear(0.17888544f, 1e-6f), 0));
+  // The logits, and with them the gate values, have it.
+  EXPECT_FLOAT_EQ(scores.gate[0], 1);
 }
 
 TEST_F(GateTest, TheShareIsOfTheChosenSum) {
