@@ -64,9 +64,9 @@ class KernelsBench {
     std::vector<float> out(static_cast<size_t>(num_rows * num_outputs));
     size_t next = 0;
     for (auto _ : state) {
-      cpu::Gemm({isa_, pool_}, {.x = {x.data(), num_rows, num_inputs},
-                                .weights = weights[next].get(),
-                                .out = {out.data(), num_rows, num_outputs}});
+      cpu::Gemm({isa_, pool_, scratch_}, {.x = {x.data(), num_rows, num_inputs},
+                                          .weights = weights[next].get(),
+                                          .out = {out.data(), num_rows, num_outputs}});
       next = (next + 1) % weights.size();
     }
     ReportLimits(state, static_cast<double>(weights[0]->num_bytes()),
@@ -105,11 +105,12 @@ class KernelsBench {
     std::vector<float> scratch(num_pairs * kIntermediate), out(num_pairs * kHidden);
     size_t next = 0;
     for (auto _ : state) {
-      cpu::ExpertFfn({isa_, pool_}, {.x = {x.data(), num_tokens, kHidden},
-                                     .groups = {row_ids, expert_begin},
-                                     .experts = layers[next].get(),
-                                     .scratch = {scratch.data(), num_pairs, kIntermediate},
-                                     .out = {out.data(), num_pairs, kHidden}});
+      cpu::ExpertFfn({isa_, pool_, scratch_},
+                     {.x = {x.data(), num_tokens, kHidden},
+                      .groups = {row_ids, expert_begin},
+                      .experts = layers[next].get(),
+                      .scratch = {scratch.data(), num_pairs, kIntermediate},
+                      .out = {out.data(), num_pairs, kHidden}});
       next = (next + 1) % layers.size();
     }
     ReportLimits(state, static_cast<double>(layers[0]->num_bytes()) * num_used / kExperts,
@@ -134,6 +135,7 @@ class KernelsBench {
 
   const cpu::IsaKernels& isa_;
   ThreadPool pool_;
+  cpu::OpScratch scratch_;
   const Buffer arena_;
   MachineLimits limits_;
 };
