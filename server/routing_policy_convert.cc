@@ -93,9 +93,9 @@ class BoundedConverter {
     pinned.bound_decode = message_.bound_decode();
     GATEHOUSE_RETURN_IF_ERROR(ReadExempt(pinned.layer_exempt));
     GATEHOUSE_RETURN_IF_ERROR(ReadThresholds(pinned));
-    const PolicyLimits limits{facts_.model.num_experts, facts_.model.has_shared_expert};
-    const absl::Status valid = ValidatePolicy(pinned.policy, limits);
+    const absl::Status valid = ValidatePolicy(pinned.policy, Limits());
     if (!valid.ok()) return Invalid(path_, std::string(valid.message()));
+    GATEHOUSE_RETURN_IF_ERROR(TakeLayerTheory(pinned));
     return std::make_shared<const PinnedPolicy>(std::move(pinned));
   }
 
@@ -138,6 +138,11 @@ class BoundedConverter {
       for (size_t i = 0; i < model.moe_layers.size(); ++i) {
         if (calibration->layers[i].exempt)
           m.mutable_exempt_layers()->add_layers(model.moe_layers[i]);
+      }
+    }
+    if (m.has_theory() && !m.theory().has_effective_dimension() && !m.theory().has_delta()) {
+      for (const CalibratedLayer& layer : calibration->layers) {
+        layer_theory_.push_back({.effective_dim = layer.effective_dim, .delta = layer.delta});
       }
     }
     if (!Is("threshold") || m.thresholds_size() > 0) return absl::OkStatus();
@@ -248,7 +253,7 @@ class BoundedConverter {
       GATEHOUSE_RETURN_IF_ERROR(check("ecr_error", m.ecr_error(), {0, 1, true}));
     }
     GATEHOUSE_RETURN_IF_ERROR(check("affinity_mass", m.affinity_mass(), {0, 1}));
-    if (m.has_theory()) {
+    if (m.has_theory() && layer_theory_.empty()) {
       GATEHOUSE_RETURN_IF_ERROR(
           check("theory.effective_dimension", m.theory().effective_dimension(), factor));
       GATEHOUSE_RETURN_IF_ERROR(check("theory.delta", m.theory().delta(), {0, 1}));
@@ -326,7 +331,7 @@ class BoundedConverter {
     capacity.min_mean_load = m.min_mean_load();
     if (m.has_ecr_error()) capacity.ecr_error = m.ecr_error();
     if (m.has_affinity_mass()) capacity.affinity_mass = m.affinity_mass();
-    if (m.has_theory()) {
+    if (m.has_theory() && layer_theory_.empty()) {
       capacity.theory = TheoryFloor{.effective_dim = m.theory().effective_dimension(),
                                     .delta = m.theory().delta()};
     }
@@ -339,6 +344,26 @@ class BoundedConverter {
     policy.renormalise_after_drop = m.renormalise();
     policy.max_renormalisation = static_cast<float>(m.max_renormalisation());
     return policy;
+  }
+
+  PolicyLimits Limits() const {
+    return {.num_experts = facts_.model.num_experts,
+            .has_shared_expert = facts_.model.has_shared_expert};
+  }
+
+  // The policy of every layer, by what the calibration measured there.
+  absl::Status TakeLayerTheory(PinnedPolicy& pinned) const {
+    for (size_t i = 0; i < layer_theory_.size(); ++i) {
+      RoutingPolicy& of_layer = pinned.layer_policies.emplace_back(pinned.policy);
+      if (pinned.layer_exempt[i] != 0) continue;
+      of_layer.capacity.theory = layer_theory_[i];
+      const absl::Status valid = ValidatePolicy(of_layer, Limits());
+      if (valid.ok()) continue;
+      return Invalid(Path("theory"),
+                     absl::StrFormat("the calibration's of layer %d: %s",
+                                     facts_.model.moe_layers[i], std::string(valid.message())));
+    }
+    return absl::OkStatus();
   }
 
   // The place of a layer among the MoE layers.
@@ -400,6 +425,7 @@ class BoundedConverter {
   const bool shared_;
   Bounded& message_;
   const NamedPolicy* policy_ = nullptr;
+  std::vector<TheoryFloor> layer_theory_;  // [num_moe_layers] of the calibration; empty: message_'s
 };
 
 absl::StatusOr<ExpertPlacement> ReadDevices(v1::ExpertDevices& devices, int num_experts) {

@@ -19,6 +19,8 @@ struct PinnedPolicy {
   Affinity affinity = Affinity::kGate;
   ExpertPlacement placement;  // devices may be virtual
   // By index of the MoE layer:
+  std::vector<RoutingPolicy> layer_policies;   // [num_moe_layers] `policy` but for the theory floor
+                                               // of each; empty: `policy` everywhere
   std::vector<uint8_t> layer_exempt;           // [num_moe_layers] 1: routed exactly there
   std::vector<std::vector<float>> thresholds;  // [num_moe_layers][num_experts]; threshold mode only
   bool bound_decode = false;

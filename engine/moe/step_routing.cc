@@ -17,7 +17,10 @@ LayerRouting RoutingOfLayer(const StepRouting& routing, int moe_layer_idx, int n
     GATEHOUSE_CHECK(layer_idx < pinned->layer_exempt.size()) << pinned->layer_exempt.size();
     GATEHOUSE_CHECK(pinned->thresholds.empty() || layer_idx < pinned->thresholds.size())
         << pinned->thresholds.size();
+    GATEHOUSE_CHECK(pinned->layer_policies.empty() || layer_idx < pinned->layer_policies.size())
+        << pinned->layer_policies.size();
     LayerPolicy rules{.policy = &pinned->policy, .placement = &pinned->placement};
+    if (!pinned->layer_policies.empty()) rules.policy = &pinned->layer_policies[layer_idx];
     if (!pinned->thresholds.empty()) rules.thresholds = pinned->thresholds[moe_layer_idx];
     layer.policies.push_back(rules);
   }

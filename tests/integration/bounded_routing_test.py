@@ -320,6 +320,41 @@ class BoundedRoutingTest(ServerTest):
         answer = generate(self.server, request_of(pb.Routing.ISOLATED, 6))
         self.assertGreater(self.assert_report(answer, pb.Routing.ISOLATED).dropped, 0)
 
+    def test_the_theory_floor_is_each_layers_of_the_calibration(self):
+        model_hash = self.server.stub.GetModelInfo(pb.GetModelInfoRequest()).hash
+        low, high = (20, 0.1), (1000, 1)  # effective dimension, delta: a floor of one row, and of all places
+
+        def dropped(of_layers=None, **theory):
+            layers = [{"thresholds": [0] * NUM_EXPERTS, "delta": delta, "effective_dim": dim, "bound_cost": 0,
+                       "exempt": False} for dim, delta in of_layers or [low] * 6]
+            calibration = {"format": "gatehouse-calibration", "version": 1, "model_hash": model_hash,
+                           "num_experts": NUM_EXPERTS, "affinity": "gate", "drop_share": 0.25, "num_tokens": 1000,
+                           "loss": 1.5, "expert_rows_per_second": 1000, "layers": layers, "quality": []}
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+                json.dump(calibration, file)
+                file.flush()
+                self.set_policy(shared=admin.BoundedRouting(
+                    policy="locmoe_plus", expert_factor=1, min_mean_load=0, reroute=0, coverage=False, eager=True,
+                    exempt_layers=admin.LayerList(layers=[0]), theory=admin.TheoryFloor(**theory),
+                    calibration_file=file.name))
+            answer = generate(self.server, request_of(pb.Routing.SHARED, 6))
+            return self.assert_report(answer, pb.Routing.SHARED).dropped
+
+        all_low, all_high = dropped([low] * 6), dropped([high] * 6)
+        self.assertLess(all_high, all_low)
+        self.assertEqual(all_low, dropped(effective_dimension=low[0], delta=low[1]))
+        self.assertEqual(all_high, dropped([low] * 6, effective_dimension=high[0], delta=high[1]))
+        by_layer = [all_low - dropped([high if layer == i else low for layer in range(6)]) for i in range(6)]
+        self.assertEqual(by_layer[0], 0, "exempt")
+        self.assertTrue(all(saved > 0 for saved in by_layer[1:]), by_layer)
+        error = self.assert_fails(Code.INVALID_ARGUMENT, lambda: dropped([low] * 4 + [(0, 0.1), low]))
+        self.assertIn("shared.theory: the calibration's of layer 4: d_eff: got 0,", error.details())
+        # An exempt layer needs no floor; a floor without calibration needs its numbers.
+        dropped([(0, 0.1)] + [low] * 5)
+        error = self.assert_fails(Code.INVALID_ARGUMENT, lambda: self.set_policy(shared=admin.BoundedRouting(
+            policy="locmoe_plus", theory=admin.TheoryFloor(), force=True)))
+        self.assertIn("shared.theory.effective_dimension: got 0,", error.details())
+
 
 class TenantsTest(ServerTest):
     TENANTS = """

@@ -352,6 +352,17 @@ TEST(MoeLayerTest, AnExemptLayerRoutesExactly) {
   EXPECT_EQ(exempt.out, layer.Forward(rows, {}).out);
 }
 
+TEST(MoeLayerTest, ALayersOwnPolicyHoldsThere) {
+  LayerUnderTest layer({.top_k = 2}, 12, /*has_shared=*/false);
+  PinnedPolicy pinned = Tight(TokenMode::kShared, 12);
+  const PinnedPolicy* const policies[] = {&pinned};
+  const Rows rows = RandomRows(6, TokenMode::kShared);
+  EXPECT_GT(ReportOf(layer.Forward(rows, policies).plan, 0, kRows).dropped, 0);
+  pinned.layer_policies = {pinned.policy};
+  pinned.layer_policies[0].capacity = {};
+  EXPECT_EQ(ReportOf(layer.Forward(rows, policies).plan, 0, kRows).dropped, 0);
+}
+
 TEST(MoeLayerTest, ALogitThatIsNotFiniteFailsItsWholeRequestAndNoOther) {
   LayerUnderTest layer({.top_k = 2}, 12, /*has_shared=*/false);
   const PinnedPolicy pinned = Tight(TokenMode::kShared, 12);
