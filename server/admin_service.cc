@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "server/field_check.h"
 #include "server/generate_service.h"
 
 namespace gatehouse {
@@ -17,17 +18,13 @@ constexpr double kMaxDrainSeconds = 86400;
 constexpr int kMaxListedRequests = 10000;
 constexpr int kDefaultListedRequests = 1000;
 
-absl::Status Invalid(const std::string& path, const std::string& problem) {
-  return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
-}
-
 Duration Seconds(double seconds) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
 }
 
 absl::Status CheckRange(const std::string& path, double value, double low, double high) {
   if (value >= low && value <= high) return absl::OkStatus();
-  return Invalid(path, absl::StrFormat("got %g, must be in [%g, %g]", value, low, high));
+  return InvalidField(path, absl::StrFormat("got %g, must be in [%g, %g]", value, low, high));
 }
 
 v1::ServerStatus::State ToState(EngineState state) {
@@ -62,8 +59,9 @@ absl::Status CheckLayers(const LayerIds& layers, const Engine& engine) {
   const std::vector<int32_t>& known = engine.model().moe_layers;
   for (int i = 0; i < layers.size(); ++i) {
     if (std::find(known.begin(), known.end(), layers[i]) == known.end()) {
-      return Invalid(absl::StrFormat("layers[%d]", i),
-                     absl::StrFormat("got %d, expected one of ModelInfo.moe_layers", layers[i]));
+      return InvalidField(
+          absl::StrFormat("layers[%d]", i),
+          absl::StrFormat("got %d, expected one of ModelInfo.moe_layers", layers[i]));
     }
   }
   return absl::OkStatus();
@@ -275,7 +273,7 @@ grpc::ServerUnaryReactor* AdminService::CancelRequest(grpc::CallbackServerContex
                                                       const v1::CancelRequestRequest* request,
                                                       v1::CancelRequestResponse* response) {
   return Answer(context, [&] {
-    if (request->request_id().empty()) return Invalid("request_id", "not set");
+    if (request->request_id().empty()) return InvalidField("request_id", "not set");
     int num_cancelled = 0;
     for (const auto& call : parts_.active.All()) {
       const CallSnapshot snapshot = call->Snapshot();
@@ -311,8 +309,8 @@ grpc::ServerUnaryReactor* AdminService::SetLogLevel(grpc::CallbackServerContext*
   return Answer(context, [&] {
     using Request = v1::SetLogLevelRequest;
     if (request->level() < Request::DEBUG || request->level() > Request::ERROR) {
-      return Invalid("level", absl::StrFormat("got %d, expected DEBUG, INFO, WARNING or ERROR",
-                                              static_cast<int>(request->level())));
+      return InvalidField("level", absl::StrFormat("got %d, expected DEBUG, INFO, WARNING or ERROR",
+                                                   static_cast<int>(request->level())));
     }
     // The same order, one apart.
     const LogLevel previous = parts_.logger.SetLevel(static_cast<LogLevel>(request->level() - 1));

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
+#include "server/field_check.h"
 #include "server/grpc_status.h"
 
 namespace gatehouse {
@@ -16,10 +17,6 @@ namespace {
 using google::protobuf::Struct;
 
 constexpr size_t kMaxTemplateVariables = 256;
-
-absl::Status Invalid(const std::string& path, const std::string& problem) {
-  return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
-}
 
 // What a template says may repeat a message whole, and errors go into trailers.
 std::string CutForError(std::string text) {
@@ -110,22 +107,23 @@ absl::StatusOr<jinja::Value> ToMessages(const v1::Chat& chat) {
 }
 
 absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat) {
-  if (chat.messages().empty()) return Invalid("chat.messages", "got none, expected at least one");
+  if (chat.messages().empty())
+    return InvalidField("chat.messages", "got none, expected at least one");
   for (const char* name : {"messages", "add_generation_prompt"}) {
     if (chat.template_variables().fields().contains(name)) {
-      return Invalid(absl::StrFormat("chat.template_variables.%s", name),
-                     "set, expected the field of chat to be used");
+      return InvalidField(absl::StrFormat("chat.template_variables.%s", name),
+                          "set, expected the field of chat to be used");
     }
   }
   const size_t num_variables = chat.template_variables().fields().size();
   if (num_variables > kMaxTemplateVariables) {
-    return Invalid(
+    return InvalidField(
         "chat.template_variables",
         absl::StrFormat("got %d, expected at most %d", num_variables, kMaxTemplateVariables));
   }
   absl::StatusOr<jinja::Dict> variables = ToDict(chat.template_variables());
   if (!variables.ok()) {
-    return Invalid("chat.template_variables", std::string(variables.status().message()));
+    return InvalidField("chat.template_variables", std::string(variables.status().message()));
   }
   GATEHOUSE_ASSIGN_OR_RETURN(jinja::Value messages, ToMessages(chat));
   return ChatInput{
@@ -142,17 +140,18 @@ absl::StatusOr<ChatInput> ToChatInput(const v1::Chat& chat) {
 absl::StatusOr<ChatPrompt> EncodeChat(const v1::Chat& chat, bool add_special_tokens,
                                       bool parse_special, const Engine& engine) {
   if (engine.chat_template() == nullptr) {
-    return Invalid("chat", "the model has no chat template, expected text or tokens");
+    return InvalidField("chat", "the model has no chat template, expected text or tokens");
   }
   GATEHOUSE_ASSIGN_OR_RETURN(const ChatInput input, ToChatInput(chat));
   absl::StatusOr<RenderedChat> rendered = engine.chat_template()->Render(input);
   if (!rendered.ok()) {
-    return WithClientText(Invalid("chat", CutForError(std::string(rendered.status().message()))));
+    return WithClientText(
+        InvalidField("chat", CutForError(std::string(rendered.status().message()))));
   }
   EncodeOptions options{.add_special_tokens = add_special_tokens, .parse_special = true};
   if (!parse_special) options.plain_ranges = rendered->client_ranges;
   absl::StatusOr<std::vector<int32_t>> ids = engine.tokenizer().Encode(rendered->text, options);
-  if (!ids.ok()) return Invalid("chat", std::string(ids.status().message()));
+  if (!ids.ok()) return InvalidField("chat", std::string(ids.status().message()));
   return ChatPrompt{.text = std::move(rendered->text), .ids = *std::move(ids)};
 }
 

@@ -8,21 +8,18 @@
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
 #include "server/chat_prompt.h"
+#include "server/field_check.h"
 
 namespace gatehouse {
 namespace {
 
 constexpr size_t kMaxEchoedNameBytes = 128;  // errors go into the log and into trailers
 
-absl::Status Invalid(const std::string& path, const std::string& problem) {
-  return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
-}
-
 // Whatever a tokenizer objects to is the text's fault, and the client must know which text.
 absl::StatusOr<std::vector<int32_t>> Encode(const std::string& path, const std::string& text,
                                             const EncodeOptions& options, const Engine& engine) {
   absl::StatusOr<std::vector<int32_t>> ids = engine.tokenizer().Encode(text, options);
-  if (!ids.ok()) return Invalid(path, std::string(ids.status().message()));
+  if (!ids.ok()) return InvalidField(path, std::string(ids.status().message()));
   return ids;
 }
 
@@ -35,30 +32,31 @@ absl::Status ReadInput(const v1::GenerateRequest& message, const Engine& engine,
                                   .parse_special = false};
       GATEHOUSE_ASSIGN_OR_RETURN(request.prompt_ids,
                                  Encode("text", message.text(), options, engine));
-      if (request.prompt_ids.empty()) return Invalid("text", "got no token, expected at least one");
+      if (request.prompt_ids.empty())
+        return InvalidField("text", "got no token, expected at least one");
       return absl::OkStatus();
     }
     case v1::GenerateRequest::kTokens:
       if (message.has_add_special_tokens()) {
-        return Invalid("add_special_tokens", "set, expected not to be with tokens");
+        return InvalidField("add_special_tokens", "set, expected not to be with tokens");
       }
       request.prompt_ids.assign(message.tokens().ids().begin(), message.tokens().ids().end());
       if (request.prompt_ids.empty()) {
-        return Invalid("tokens.ids", "got no token, expected at least one");
+        return InvalidField("tokens.ids", "got no token, expected at least one");
       }
       return absl::OkStatus();
     case v1::GenerateRequest::kChat: {
       GATEHOUSE_ASSIGN_OR_RETURN(
           ChatPrompt prompt,
           EncodeChat(message.chat(), message.add_special_tokens(), false, engine));
-      if (prompt.ids.empty()) return Invalid("chat", "got no token, expected at least one");
+      if (prompt.ids.empty()) return InvalidField("chat", "got no token, expected at least one");
       request.prompt_ids = std::move(prompt.ids);
       return absl::OkStatus();
     }
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;
   }
-  return Invalid("input", "not set, expected one of text, tokens, chat");
+  return InvalidField("input", "not set, expected one of text, tokens, chat");
 }
 
 // Both as written and after a space, since byte-level vocabularies hold " word" and "word" as
@@ -67,21 +65,21 @@ absl::Status ReadBadWords(const v1::Sampling& message, const Engine& engine,
                           SamplingParams& sampling) {
   const int max_words = engine.limits().max_bad_words / 2;
   if (message.bad_words_size() > max_words) {
-    return Invalid("sampling.bad_words", absl::StrFormat("got %d words, the limit is %d",
-                                                         message.bad_words_size(), max_words));
+    return InvalidField("sampling.bad_words", absl::StrFormat("got %d words, the limit is %d",
+                                                              message.bad_words_size(), max_words));
   }
   for (int i = 0; i < message.bad_words_size(); ++i) {
     const std::string path = absl::StrFormat("sampling.bad_words[%d]", i);
     const std::string& word = message.bad_words(i);
-    if (word.empty()) return Invalid(path, "got an empty text");
+    if (word.empty()) return InvalidField(path, "got an empty text");
     const EncodeOptions plain{.add_special_tokens = false, .parse_special = false};
     for (const std::string& text : {word, " " + word}) {
       GATEHOUSE_ASSIGN_OR_RETURN(std::vector<int32_t> ids, Encode(path, text, plain, engine));
-      if (ids.empty()) return Invalid(path, "got no token, expected at least one");
+      if (ids.empty()) return InvalidField(path, "got no token, expected at least one");
       // Here and not in ValidateRequest, which counts both spellings of a word.
       if (ids.size() > static_cast<size_t>(engine.limits().max_bad_word_tokens)) {
-        return Invalid(path, absl::StrFormat("got %u tokens, the limit is %d", ids.size(),
-                                             engine.limits().max_bad_word_tokens));
+        return InvalidField(path, absl::StrFormat("got %u tokens, the limit is %d", ids.size(),
+                                                  engine.limits().max_bad_word_tokens));
       }
       sampling.bad_words.push_back(std::move(ids));
     }
@@ -113,8 +111,8 @@ absl::Status ReadStop(const v1::Stop& message, StopParams& stop) {
   if (message.has_max_new_tokens()) {
     // The engine takes 0 for "not said".
     if (message.max_new_tokens() < 1) {
-      return Invalid("stop.max_new_tokens",
-                     absl::StrFormat("got %d, expected at least 1", message.max_new_tokens()));
+      return InvalidField("stop.max_new_tokens",
+                          absl::StrFormat("got %d, expected at least 1", message.max_new_tokens()));
     }
     stop.max_new_tokens = message.max_new_tokens();
   }
@@ -145,8 +143,9 @@ absl::StatusOr<std::optional<RoutingMode>> ReadMode(const v1::Routing& routing) 
     case v1::Routing::SHARED:
       return std::optional(RoutingMode::kShared);
     default:
-      return Invalid("routing.mode", absl::StrFormat("got %d, expected EXACT, ISOLATED or SHARED",
-                                                     static_cast<int>(routing.mode())));
+      return InvalidField("routing.mode",
+                          absl::StrFormat("got %d, expected EXACT, ISOLATED or SHARED",
+                                          static_cast<int>(routing.mode())));
   }
 }
 
@@ -160,8 +159,8 @@ absl::StatusOr<Priority> ReadPriority(v1::GenerateRequest::Priority priority) {
     case v1::GenerateRequest::HIGH:
       return Priority::kHigh;
     default:
-      return Invalid("priority", absl::StrFormat("got %d, expected LOW, NORMAL or HIGH",
-                                                 static_cast<int>(priority)));
+      return InvalidField("priority", absl::StrFormat("got %d, expected LOW, NORMAL or HIGH",
+                                                      static_cast<int>(priority)));
   }
 }
 
@@ -231,12 +230,12 @@ void WriteFinished(FinishedEvent&& event, int32_t num_cached, v1::Finished& mess
 
 absl::Status CheckRequestId(const std::string& id) {
   if (id.size() > kMaxRequestIdBytes) {
-    return Invalid("request_id",
-                   absl::StrFormat("got %u bytes, the limit is %u", id.size(), kMaxRequestIdBytes));
+    return InvalidField("request_id", absl::StrFormat("got %u bytes, the limit is %u", id.size(),
+                                                      kMaxRequestIdBytes));
   }
   const bool printable =
       std::all_of(id.begin(), id.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
-  return printable ? absl::OkStatus() : Invalid("request_id", "not printable ASCII");
+  return printable ? absl::OkStatus() : InvalidField("request_id", "not printable ASCII");
 }
 
 absl::Status CheckModelName(const std::string& name, const ModelDescription& model) {
@@ -286,8 +285,9 @@ absl::StatusOr<Request> ToRequest(const v1::GenerateRequest& message, const Tena
   request.has_client_id = !request.id.empty();
   request.tenant = policy.tenant;
   if (message.cache_salt().size() > kMaxCacheSaltBytes) {
-    return Invalid("cache_salt", absl::StrFormat("got %u bytes, the limit is %u",
-                                                 message.cache_salt().size(), kMaxCacheSaltBytes));
+    return InvalidField(
+        "cache_salt", absl::StrFormat("got %u bytes, the limit is %u", message.cache_salt().size(),
+                                      kMaxCacheSaltBytes));
   }
   request.cache_salt = message.cache_salt();
   request.sampling = engine.model().default_sampling;
@@ -312,7 +312,7 @@ absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& message
     response.set_text(prompt.text);
     return response;
   }
-  if (!message.has_text()) return Invalid("input", "not set, expected one of text, chat");
+  if (!message.has_text()) return InvalidField("input", "not set, expected one of text, chat");
   const EncodeOptions options{
       .add_special_tokens = message.has_add_special_tokens() ? message.add_special_tokens() : true,
       .parse_special = message.parse_special()};
@@ -329,12 +329,12 @@ absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& m
   GATEHOUSE_RETURN_IF_ERROR(CheckModelName(message.model(), engine.model()));
   // Some bytes of text for one byte of id: unbounded, the answer would be many times the request.
   if (message.ids_size() > kMaxDetokenizeIds) {
-    return Invalid("ids", absl::StrFormat("got %d tokens, the limit is %d", message.ids_size(),
-                                          kMaxDetokenizeIds));
+    return InvalidField("ids", absl::StrFormat("got %d tokens, the limit is %d", message.ids_size(),
+                                               kMaxDetokenizeIds));
   }
   const std::vector<int32_t> ids(message.ids().begin(), message.ids().end());
   absl::StatusOr<std::string> text = engine.tokenizer().Decode(ids, message.skip_special_tokens());
-  if (!text.ok()) return Invalid("ids", std::string(text.status().message()));
+  if (!text.ok()) return InvalidField("ids", std::string(text.status().message()));
   v1::DetokenizeResponse response;
   response.set_text(*std::move(text));
   return response;

@@ -2,23 +2,14 @@
 // place where files, Admin calls and defaults meet. Pure, but for the calibration files it names.
 #pragma once
 
-#include <cstdint>
-#include <string>
-
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "gatehouse/v1/admin.pb.h"
+#include "server/bounded_message.h"
 #include "server/routing_table.h"
 #include "server/server_config.h"
 
 namespace gatehouse {
-
-// What a policy is checked against.
-struct RoutingFacts {
-  const ModelDescription& model;
-  int32_t block_tokens = 16;      // of the KV cache
-  int32_t max_chunk_tokens = 16;  // prompt tokens that every step has room for
-};
 
 RoutingFacts FactsOf(const ModelDescription& model, const EngineConfig& config);
 
