@@ -17,7 +17,7 @@ from harness import DEMO_MODEL, Server, generate, program
 NUM_DEVICES = 8
 DEVICE_FACTOR = 1.25
 ABSENT = 65535  # an expert that a rank does not have
-NUM_PROMPTS = 12  # of real text, each a step of its own: the busiest device is asked for 1.2 to 3 times its part
+NUM_PROMPTS = 12  # of real text, each but the first a step of its own: the busiest device is asked for 1.2 to 3 times its part
 
 
 def read_trace(path):
@@ -43,7 +43,8 @@ def most_mass(gate, top_k, budgets, device_of):
     variables = np.arange(len(rows))
     num_rows = gate.shape[0]
     constraints = coo_matrix((np.ones(2 * len(rows)),
-                              (np.concatenate([rows, num_rows + device_of[experts]]), np.tile(variables, 2))))
+                              (np.concatenate([rows, num_rows + device_of[experts]]), np.tile(variables, 2))),
+                             shape=(num_rows + len(budgets), len(rows)))
     limits = np.concatenate([np.full(num_rows, top_k), budgets])
     solved = linprog(-gate[rows, experts], A_ub=constraints.tocsr(), b_ub=limits, bounds=(0, 1), method="highs")
     if solved.status != 0:
@@ -66,7 +67,7 @@ class RoutingGainTest(unittest.TestCase):
         cls.trace = pathlib.Path(folder.name) / "trace"
         cls.route_file = pathlib.Path(folder.name) / "layers.route"
         texts = np.fromfile(DEMO_MODEL.parent / "validation.u16", "<u2").reshape(-1, 257)
-        with Server("--record-routes", str(cls.trace), "--max-step-tokens", "512") as server:
+        with Server("--record-routes", str(cls.trace), "--max-step-tokens", "512", "--max-step-ms", "100000") as server:
             for text in texts[::len(texts) // NUM_PROMPTS][:NUM_PROMPTS]:
                 generate(server, pb.GenerateRequest(tokens=pb.TokenIds(ids=text[:255].tolist()),
                                                     stop=pb.Stop(max_new_tokens=1)))
