@@ -84,6 +84,9 @@ class Engine {
   // DEADLINE_EXCEEDED (it has passed): then the sink is not used. Otherwise the sink is kept until
   // its Close.
   virtual absl::StatusOr<Ticket> Submit(Request request, std::shared_ptr<TokenSink> sink) = 0;
+  // What Submit would refuse of the tenant whatever the request holds (UNAVAILABLE while draining,
+  // RESOURCE_EXHAUSTED when too many wait): worth asking before a long prompt is tokenised.
+  virtual absl::Status CheckQueueOpen(const Tenant& tenant) const = 0;
   // Ends the request with CANCELLED within one step. An unknown or ended ticket is no error.
   virtual void Cancel(Ticket ticket) = 0;
   // Refuses new requests at once, returns when all running ones have ended; those still there at

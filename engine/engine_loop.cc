@@ -296,8 +296,7 @@ void EngineLoop::CountWaiting(const Request& request) {
   counts.num_waiting_tokens += num_tokens;
 }
 
-QueueLoad EngineLoop::LoadFor(const Request& request) {
-  const Tenant tenant = request.tenant == nullptr ? Tenant{} : *request.tenant;
+QueueLoad EngineLoop::LoadFor(const Tenant& tenant) const {
   QueueLoad load{.num_running = status_.num_running,
                  .num_waiting = status_.num_waiting,
                  .num_waiting_tokens = status_.num_waiting_tokens,
@@ -320,7 +319,8 @@ absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
   const TimePoint now = clock_.Now();
   const auto num_prompt_tokens = static_cast<int64_t>(request.prompt_ids.size());
   MutexLock lock(mutex_);
-  GATEHOUSE_RETURN_IF_ERROR(CheckAdmission(options_, LoadFor(request), request, now));
+  const QueueLoad load = LoadFor(request.tenant == nullptr ? Tenant{} : *request.tenant);
+  GATEHOUSE_RETURN_IF_ERROR(CheckAdmission(options_, load, request, now));
   TenantQueueLoad& tenant_queue = LoadOf(request).queue;
   ++tenant_queue.num_waiting;
   tenant_queue.num_waiting_tokens += num_prompt_tokens;
@@ -335,6 +335,11 @@ absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
   status_.has_work = true;
   work_.NotifyOne();
   return ticket;
+}
+
+absl::Status EngineLoop::CheckQueueOpen(const Tenant& tenant) const {
+  MutexLock lock(mutex_);
+  return gatehouse::CheckQueueOpen(options_, LoadFor(tenant));
 }
 
 void EngineLoop::Cancel(Ticket ticket) {

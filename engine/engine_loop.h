@@ -48,6 +48,7 @@ class EngineLoop final : public Engine {
   ~EngineLoop() override;
 
   absl::StatusOr<Ticket> Submit(Request request, std::shared_ptr<TokenSink> sink) override;
+  absl::Status CheckQueueOpen(const Tenant& tenant) const override GATEHOUSE_EXCLUDES(mutex_);
   void Cancel(Ticket ticket) override;
   void Drain(TimePoint deadline) override;
 
@@ -101,7 +102,7 @@ class EngineLoop final : public Engine {
   void PublishTenants() GATEHOUSE_REQUIRES(mutex_);
   TenantLoad& LoadOf(const Request& request) GATEHOUSE_REQUIRES(mutex_);
   void CountWaiting(const Request& request) GATEHOUSE_REQUIRES(mutex_);
-  QueueLoad LoadFor(const Request& request) GATEHOUSE_REQUIRES(mutex_);
+  QueueLoad LoadFor(const Tenant& tenant) const GATEHOUSE_REQUIRES(mutex_);
   void ObserveStep(const FinishedStep& step);
 
   // Constant after construction.

@@ -17,30 +17,64 @@ FrontPool::~FrontPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-bool FrontPool::Run(size_t num_bytes, std::function<void()> task) {
+bool FrontPool::Run(const std::string& tenant, size_t num_bytes, std::function<void()> task) {
   {
     const MutexLock lock(mutex_);
-    if (waiting_.size() >= limits_.max_tasks) return false;
-    if (num_bytes > limits_.max_bytes - waiting_bytes_) return false;
-    waiting_.push_back({num_bytes, std::move(task)});
+    if (!MayWait(tenant, num_bytes)) return false;
+    Waiting& waiting = waiting_[tenant];
+    if (waiting.tasks.empty()) turns_.push_back(tenant);
+    waiting.tasks.push_back({num_bytes, std::move(task)});
+    waiting.num_bytes += num_bytes;
+    ++num_waiting_;
     waiting_bytes_ += num_bytes;
   }
   changed_.NotifyOne();
   return true;
 }
 
+bool FrontPool::MayWait(const std::string& tenant, size_t num_bytes) const {
+  const auto found = waiting_.find(tenant);
+  const bool is_new = found == waiting_.end();
+  const size_t num_tenants = waiting_.size() + (is_new ? 1 : 0);
+  const size_t own_tasks = is_new ? 0 : found->second.tasks.size();
+  const size_t own_bytes = is_new ? 0 : found->second.num_bytes;
+  const auto fits = [num_tenants](size_t more, size_t own, size_t all, size_t limit) {
+    const auto is_within = [more](size_t held, size_t most) {
+      return held <= most && more <= most - held;
+    };
+    return is_within(all, limit) || is_within(own, limit / num_tenants);
+  };
+  return fits(1, own_tasks, num_waiting_, limits_.max_tasks) &&
+         fits(num_bytes, own_bytes, waiting_bytes_, limits_.max_bytes);
+}
+
+FrontPool::Task FrontPool::TakeNext() {
+  const auto tenant = waiting_.find(turns_.front());
+  turns_.pop_front();
+  Waiting& waiting = tenant->second;
+  Task task = std::move(waiting.tasks.front());
+  waiting.tasks.pop_front();
+  waiting.num_bytes -= task.num_bytes;
+  --num_waiting_;
+  waiting_bytes_ -= task.num_bytes;
+  if (waiting.tasks.empty()) {
+    waiting_.erase(tenant);
+  } else {
+    turns_.push_back(tenant->first);
+  }
+  return task;
+}
+
 void FrontPool::Work() {
   while (true) {
-    std::function<void()> task;
+    Task task;
     {
       const MutexLock lock(mutex_);
-      while (waiting_.empty() && !stopping_) changed_.Wait(mutex_);
-      if (waiting_.empty()) return;
-      task = std::move(waiting_.front().task);
-      waiting_bytes_ -= waiting_.front().num_bytes;
-      waiting_.pop_front();
+      while (turns_.empty() && !stopping_) changed_.Wait(mutex_);
+      if (turns_.empty()) return;
+      task = TakeNext();
     }
-    task();
+    task.run();
   }
 }
 

@@ -52,7 +52,8 @@ void GenerateCall::Start(const absl::Status& admission) {
   taken_bytes_ = num_bytes;
   if (num_bytes <= kMaxInlineBytes) {
     Submit();
-  } else if (!parts_.front.Run(num_bytes, [self = shared_from_this()] { self->Submit(); })) {
+  } else if (!parts_.front.Run(policy_->tenant->name, num_bytes,
+                               [self = shared_from_this()] { self->Submit(); })) {
     Refuse(absl::ResourceExhaustedError("too many long prompts wait to be tokenised"));
   }
 }
@@ -67,6 +68,7 @@ absl::StatusOr<Engine::Ticket> GenerateCall::SubmitToEngine() {
     return absl::DeadlineExceededError("the deadline passed before the request was read");
   }
   Engine& engine = *parts_.state.engine();
+  GATEHOUSE_RETURN_IF_ERROR(engine.CheckQueueOpen(*policy_->tenant));
   const std::shared_ptr<const RoutingTable> routing = parts_.routing.Read();
   GATEHOUSE_ASSIGN_OR_RETURN(Request request, ToRequest(*request_, *policy_, *routing, engine));
   request.id = id_;

@@ -73,10 +73,10 @@ grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* co
                                               std::optional<Duration> retry_after) {
     reactor->Finish(Report(method, status, retry_after));
   };
-  const absl::Status admission = Enter(*context).status();
-  if (!admission.ok()) {
-    const bool may_retry = admission.code() == absl::StatusCode::kUnavailable;
-    answer(admission,
+  const auto policy = Enter(*context);
+  if (!policy.ok()) {
+    const bool may_retry = absl::IsUnavailable(policy.status());
+    answer(policy.status(),
            may_retry ? std::optional(RetryAfter(parts_.state, /*tenant=*/"")) : std::nullopt);
     return reactor;
   }
@@ -88,9 +88,10 @@ grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* co
   };
   if (num_bytes <= kMaxInlineBytes) {
     work_and_answer();
-  } else if (!parts_.front.Run(num_bytes, work_and_answer)) {
+  } else if (const std::string& tenant = (*policy)->tenant->name;
+             !parts_.front.Run(tenant, num_bytes, work_and_answer)) {
     answer(absl::ResourceExhaustedError("too many long texts wait to be tokenised"),
-           RetryAfter(parts_.state, /*tenant=*/""));
+           RetryAfter(parts_.state, tenant));
   }
   return reactor;
 }

@@ -47,16 +47,20 @@ absl::Status CheckTokens(const SchedulerOptions& options, const QueueLoad& load,
 
 absl::Status CheckAdmission(const SchedulerOptions& options, const QueueLoad& load,
                             const Request& request, TimePoint now) {
-  if (load.draining) {
-    return absl::UnavailableError("the server is draining and takes no new requests");
-  }
+  GATEHOUSE_RETURN_IF_ERROR(CheckQueueOpen(options, load));
   if (now >= request.deadline) {
     return absl::DeadlineExceededError(
         absl::StrFormat("the deadline passed %.3f s before the request could be queued",
                         ToSeconds(now - request.deadline)));
   }
-  GATEHOUSE_RETURN_IF_ERROR(CheckRequests(options, load));
   return CheckTokens(options, load, request);
+}
+
+absl::Status CheckQueueOpen(const SchedulerOptions& options, const QueueLoad& load) {
+  if (load.draining) {
+    return absl::UnavailableError("the server is draining and takes no new requests");
+  }
+  return CheckRequests(options, load);
 }
 
 }  // namespace gatehouse

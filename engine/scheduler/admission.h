@@ -36,4 +36,8 @@ struct QueueLoad {
 absl::Status CheckAdmission(const SchedulerOptions& options, const QueueLoad& load,
                             const Request& request, TimePoint now);
 
+// The part of CheckAdmission that no request of the tenant can pass, whatever it holds: UNAVAILABLE
+// while draining, RESOURCE_EXHAUSTED when too many requests wait.
+absl::Status CheckQueueOpen(const SchedulerOptions& options, const QueueLoad& load);
+
 }  // namespace gatehouse

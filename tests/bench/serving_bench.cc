@@ -114,6 +114,9 @@ class TracedEngine final : public Engine {
         std::make_shared<TracingSink>(std::move(sink), stopwatch_.Find(request.id), stopwatch_);
     return engine_.Submit(std::move(request), std::move(traced));
   }
+  absl::Status CheckQueueOpen(const Tenant& tenant) const override {
+    return engine_.CheckQueueOpen(tenant);
+  }
   void Cancel(Ticket ticket) override { engine_.Cancel(ticket); }
   void Drain(TimePoint deadline) override { engine_.Drain(deadline); }
   const Tokenizer& tokenizer() const override { return engine_.tokenizer(); }

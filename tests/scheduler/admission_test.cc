@@ -126,6 +126,16 @@ TEST(CheckAdmissionTest, RefusesWhileDraining) {
   EXPECT_EQ(Admit({.draining = true}).code(), absl::StatusCode::kUnavailable);
 }
 
+TEST(CheckQueueOpenTest, RefusesWhatNoRequestOfTheTenantCouldPass) {
+  const QueueLoad full = OfOneTenant({.num_running = 4, .num_waiting = 3});
+  EXPECT_EQ(CheckQueueOpen(kOptions, {.draining = true}).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(CheckQueueOpen(kOptions, {.num_running = 4, .num_waiting = 2}), absl::OkStatus());
+  EXPECT_EQ(CheckQueueOpen(kOptions, full).code(), absl::StatusCode::kResourceExhausted);
+  // How many tokens wait is for a request to be held against.
+  EXPECT_EQ(CheckQueueOpen(kOptions, {.num_waiting = 1, .num_waiting_tokens = int64_t{1} << 40}),
+            absl::OkStatus());
+}
+
 TEST(CheckAdmissionTest, RefusesWhatComesAfterItsDeadline) {
   Request request = RequestOf(1);
   request.deadline = TimePoint{} + std::chrono::seconds(2);

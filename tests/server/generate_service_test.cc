@@ -121,6 +121,28 @@ TEST_F(GenerateServiceTest, ACallCancelledBeforeItsTurnIsNotTokenised) {
   EXPECT_EQ(engine_->submitted().size(), 1u);
 }
 
+TEST_F(GenerateServiceTest, AFullQueueRefusesBeforeThePromptIsTokenised) {
+  std::atomic<int> num_encoded = 0;
+  StartServer({.max_queued_requests = 1, .on_encode = [&] { ++num_encoded; }});
+  grpc::ClientContext context;
+  auto open = stub_->Generate(&context, TextRequest("a", 1'000'000));
+  v1::GenerateResponse response;
+  ASSERT_TRUE(open->Read(&response));
+  EXPECT_EQ(num_encoded, 1);
+  for (const size_t length : {size_t{1}, 2 * kMaxInlineBytes}) {
+    const Stream refused = Generate(TextRequest(std::string(length, 'a'), 1));
+    EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  }
+  EXPECT_EQ(num_encoded, 1);
+  context.TryCancel();
+  while (open->Read(&response)) {
+  }
+  open->Finish();
+  EXPECT_TRUE(Eventually([&] { return engine_->num_open() == 0; }));
+  EXPECT_TRUE(Generate(TextRequest("a", 1)).status.ok());
+  EXPECT_EQ(num_encoded, 2);
+}
+
 TEST_F(GenerateServiceTest, ALostClientEndsTheRequestInTheEngine) {
   StartServer();
   {

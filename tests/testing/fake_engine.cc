@@ -113,10 +113,7 @@ absl::StatusOr<Engine::Ticket> FakeEngine::Submit(Request request,
                                                   std::shared_ptr<TokenSink> sink) {
   GATEHOUSE_RETURN_IF_ERROR(ValidateRequest(limits_, request));
   const MutexLock lock(mutex_);
-  if (draining_) return absl::UnavailableError("the server is draining");
-  if (running_.size() >= static_cast<size_t>(options_.max_queued_requests)) {
-    return absl::ResourceExhaustedError("the queue is full");
-  }
+  GATEHOUSE_RETURN_IF_ERROR(CheckOpen());
   submitted_.push_back(request);
   running_[++last_ticket_] = {.request = std::move(request),
                               .sink = std::move(sink),
@@ -126,6 +123,19 @@ absl::StatusOr<Engine::Ticket> FakeEngine::Submit(Request request,
                               .started = false};
   changed_.NotifyAll();
   return last_ticket_;
+}
+
+absl::Status FakeEngine::CheckQueueOpen(const Tenant& /*tenant*/) const {
+  const MutexLock lock(mutex_);
+  return CheckOpen();
+}
+
+absl::Status FakeEngine::CheckOpen() const {
+  if (draining_) return absl::UnavailableError("the server is draining");
+  if (running_.size() >= static_cast<size_t>(options_.max_queued_requests)) {
+    return absl::ResourceExhaustedError("the queue is full");
+  }
+  return absl::OkStatus();
 }
 
 void FakeEngine::Cancel(Ticket ticket) {

@@ -56,6 +56,7 @@ class FakeEngine final : public Engine {
   ~FakeEngine() override;
 
   absl::StatusOr<Ticket> Submit(Request request, std::shared_ptr<TokenSink> sink) override;
+  absl::Status CheckQueueOpen(const Tenant& tenant) const override;
   void Cancel(Ticket ticket) override;
   void Drain(TimePoint deadline) override;
 
@@ -82,6 +83,7 @@ class FakeEngine final : public Engine {
     bool started = false;
   };
 
+  absl::Status CheckOpen() const GATEHOUSE_REQUIRES(mutex_);
   void Loop();
   // Called without the lock; the status that ends the request, or nothing.
   std::optional<absl::Status> Step(Running& running);
