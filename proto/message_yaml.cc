@@ -1,8 +1,10 @@
 #include "proto/message_yaml.h"
 
+#include <google/protobuf/descriptor.h>
 #include <google/protobuf/util/json_util.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -12,7 +14,11 @@
 namespace gatehouse {
 namespace {
 
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+
 constexpr int kMaxDepth = 16;
+constexpr size_t kMaxJsonBytesPerByte = 8;  // ".1," becomes 20 bytes
 
 std::string Quoted(const std::string& text) {
   std::string json = "\"";
@@ -46,8 +52,13 @@ std::string ScalarToJson(const YAML::Node& node) {
   return absl::StrFormat("%.17g", number);
 }
 
-absl::Status AppendJson(const YAML::Node& node, int depth, std::string& json) {
+// Aliases can make a small file stand for any number of nodes: no more than `max_bytes` of JSON.
+absl::Status AppendJson(const YAML::Node& node, int depth, size_t max_bytes, std::string& json) {
   if (depth > kMaxDepth) return absl::InvalidArgumentError("nested too deeply");
+  if (json.size() > max_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("aliases unfold to more than %u bytes", max_bytes));
+  }
   if (node.IsNull()) {
     json += "null";
   } else if (node.IsScalar()) {
@@ -56,7 +67,8 @@ absl::Status AppendJson(const YAML::Node& node, int depth, std::string& json) {
     json += '[';
     for (size_t i = 0; i < node.size(); ++i) {
       if (i > 0) json += ',';
-      if (absl::Status status = AppendJson(node[i], depth + 1, json); !status.ok()) return status;
+      if (absl::Status status = AppendJson(node[i], depth + 1, max_bytes, json); !status.ok())
+        return status;
     }
     json += ']';
   } else {
@@ -69,7 +81,8 @@ absl::Status AppendJson(const YAML::Node& node, int depth, std::string& json) {
       }
       if (names.size() > 1) json += ',';
       json += Quoted(name) + ':';
-      if (absl::Status status = AppendJson(member.second, depth + 1, json); !status.ok()) {
+      if (absl::Status status = AppendJson(member.second, depth + 1, max_bytes, json);
+          !status.ok()) {
         return status;
       }
     }
@@ -78,17 +91,35 @@ absl::Status AppendJson(const YAML::Node& node, int depth, std::string& json) {
   return absl::OkStatus();
 }
 
-void SetBlockStyle(YAML::Node node) {
-  bool has_parts = node.IsMap();
-  for (const auto& part : node) {
-    if (node.IsMap()) {
-      SetBlockStyle(part.second);
-    } else {
-      SetBlockStyle(part);
-      has_parts = has_parts || part.IsMap();
+bool HasMaps(const YAML::Node& node) {
+  if (node.IsMap()) return true;
+  return node.IsSequence() &&
+         std::any_of(node.begin(), node.end(), [](const YAML::Node& item) { return item.IsMap(); });
+}
+
+// `field` is what the node holds, null for the message itself; `type` its message, if it is one.
+void Emit(const YAML::Node& node, const Descriptor* type, const FieldDescriptor* field,
+          YAML::Emitter& yaml) {
+  if (node.IsMap()) {
+    yaml << YAML::BeginMap;
+    for (const auto& member : node) {
+      const std::string& name = member.first.Scalar();
+      const FieldDescriptor* const its_field = type->FindFieldByName(name);
+      yaml << YAML::Key << name << YAML::Value;
+      Emit(member.second, its_field->message_type(), its_field, yaml);
     }
+    yaml << YAML::EndMap;
+  } else if (node.IsSequence()) {
+    yaml << (HasMaps(node) ? YAML::Block : YAML::Flow) << YAML::BeginSeq;
+    for (const YAML::Node& item : node) Emit(item, type, field, yaml);
+    yaml << YAML::EndSeq;
+  } else {
+    const std::string& text = node.Scalar();
+    // The emitter quotes what is no plain scalar, but not a text that reads as a number or truth.
+    const bool is_text = field->cpp_type() == FieldDescriptor::CPPTYPE_STRING;
+    if (is_text && ScalarToJson(YAML::Node(text)) != Quoted(text)) yaml << YAML::DoubleQuoted;
+    yaml << text;
   }
-  node.SetStyle(has_parts ? YAML::EmitterStyle::Block : YAML::EmitterStyle::Flow);
 }
 
 }  // namespace
@@ -98,7 +129,8 @@ absl::Status MessageFromYaml(const std::string& yaml, google::protobuf::Message&
   try {  // yaml-cpp throws
     const YAML::Node root = YAML::Load(yaml);
     if (!root.IsMap()) return absl::InvalidArgumentError("not a map of fields");
-    if (absl::Status status = AppendJson(root, 0, json); !status.ok()) return status;
+    const size_t max_bytes = kMaxJsonBytesPerByte * yaml.size() + 1024;
+    if (absl::Status status = AppendJson(root, 0, max_bytes, json); !status.ok()) return status;
   } catch (const YAML::Exception& error) {
     return absl::InvalidArgumentError(
         absl::StrFormat("line %d: %s", error.mark.line + 1, error.msg));
@@ -116,10 +148,8 @@ std::string MessageToYaml(const google::protobuf::Message& message) {
   options.preserve_proto_field_names = true;
   std::string json;
   if (!google::protobuf::util::MessageToJsonString(message, &json, options).ok()) return "";
-  YAML::Node root = YAML::Load(json);  // JSON is YAML
-  SetBlockStyle(root);
   YAML::Emitter emitter;
-  emitter << root;
+  Emit(YAML::Load(json), message.GetDescriptor(), nullptr, emitter);  // JSON is YAML
   return std::string(emitter.c_str()) + "\n";
 }
 
