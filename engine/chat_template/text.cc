@@ -52,6 +52,7 @@ Text Text::FromClient(std::string bytes) {
 }
 
 void Text::AppendPart(const Text& text, size_t begin, size_t end) {
+  if (begin == end) return;  // it may lie within a range, of which nothing is kept
   const size_t offset = size();
   bytes_.append(text.bytes_, begin, end - begin);
   auto range = std::lower_bound(text.client_ranges_.begin(), text.client_ranges_.end(), begin,

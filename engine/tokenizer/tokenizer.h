@@ -22,6 +22,7 @@ namespace gatehouse {
 struct ByteRange {
   size_t begin = 0;
   size_t end = 0;
+  bool operator==(const ByteRange&) const = default;
 };
 
 struct EncodeOptions {
