@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_format.h"
+
 namespace gatehouse {
 
 FrontPool::FrontPool(int num_threads, const Limits& limits) : limits_(limits) {
@@ -17,10 +19,16 @@ FrontPool::~FrontPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-bool FrontPool::Run(const std::string& tenant, size_t num_bytes, std::function<void()> task) {
+absl::Status FrontPool::Run(const std::string& tenant, size_t num_bytes,
+                            std::function<void()> task) {
   {
     const MutexLock lock(mutex_);
-    if (!MayWait(tenant, num_bytes)) return false;
+    if (!MayWait(tenant, num_bytes)) {
+      return absl::ResourceExhaustedError(absl::StrFormat(
+          "%u long texts of %u bytes wait to be tokenised and one of %u would join them, limits %u "
+          "and %u",
+          num_waiting_, waiting_bytes_, num_bytes, limits_.max_tasks, limits_.max_bytes));
+    }
     Waiting& waiting = waiting_[tenant];
     if (waiting.tasks.empty()) turns_.push_back(tenant);
     waiting.tasks.push_back({num_bytes, std::move(task)});
@@ -29,7 +37,7 @@ bool FrontPool::Run(const std::string& tenant, size_t num_bytes, std::function<v
     waiting_bytes_ += num_bytes;
   }
   changed_.NotifyOne();
-  return true;
+  return absl::OkStatus();
 }
 
 bool FrontPool::MayWait(const std::string& tenant, size_t num_bytes) const {

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/base/mutex.h"
 
 namespace gatehouse {
@@ -29,9 +30,9 @@ class FrontPool {
   FrontPool(const FrontPool&) = delete;
   FrontPool& operator=(const FrontPool&) = delete;
 
-  // `num_bytes` is what the task holds while it waits. False, and `task` is not run, when it would
-  // exceed a limit.
-  bool Run(const std::string& tenant, size_t num_bytes, std::function<void()> task);
+  // `num_bytes` is what the task holds while it waits. RESOURCE_EXHAUSTED with the numbers, and
+  // `task` is not run, when it would exceed a limit.
+  absl::Status Run(const std::string& tenant, size_t num_bytes, std::function<void()> task);
 
  private:
   struct Task {

@@ -46,16 +46,14 @@ GenerateCall::GenerateCall(const CallParts& parts, grpc::CallbackServerContext* 
 void GenerateCall::Start(const absl::Status& admission) {
   if (!admission.ok()) return Refuse(admission);
   const size_t num_bytes = request_->ByteSizeLong();
-  if (!parts_.open_bytes.Take(num_bytes)) {
-    return Refuse(absl::ResourceExhaustedError("the requests of the open calls hold too much"));
+  if (absl::Status taken = parts_.open_bytes.Take(num_bytes); !taken.ok()) {
+    return Refuse(std::move(taken));
   }
   taken_bytes_ = num_bytes;
-  if (num_bytes <= kMaxInlineBytes) {
-    Submit();
-  } else if (!parts_.front.Run(policy_->tenant->name, num_bytes,
-                               [self = shared_from_this()] { self->Submit(); })) {
-    Refuse(absl::ResourceExhaustedError("too many long prompts wait to be tokenised"));
-  }
+  if (num_bytes <= kMaxInlineBytes) return Submit();
+  absl::Status waits = parts_.front.Run(policy_->tenant->name, num_bytes,
+                                        [self = shared_from_this()] { self->Submit(); });
+  if (!waits.ok()) Refuse(std::move(waits));
 }
 
 absl::StatusOr<Engine::Ticket> GenerateCall::SubmitToEngine() {

@@ -88,10 +88,10 @@ grpc::ServerUnaryReactor* GenerateService::Unary(grpc::CallbackServerContext* co
   };
   if (num_bytes <= kMaxInlineBytes) {
     work_and_answer();
-  } else if (const std::string& tenant = (*policy)->tenant->name;
-             !parts_.front.Run(tenant, num_bytes, work_and_answer)) {
-    answer(absl::ResourceExhaustedError("too many long texts wait to be tokenised"),
-           RetryAfter(parts_.state, tenant));
+  } else {
+    const std::string& tenant = (*policy)->tenant->name;
+    const absl::Status waits = parts_.front.Run(tenant, num_bytes, work_and_answer);
+    if (!waits.ok()) answer(waits, RetryAfter(parts_.state, tenant));
   }
   return reactor;
 }

@@ -7,14 +7,16 @@ namespace {
 
 TEST(ByteBudgetTest, GivesUpToItsLimitAndAgainWhatCameBack) {
   ByteBudget budget(100);
-  EXPECT_FALSE(budget.Take(101));
-  EXPECT_TRUE(budget.Take(60));
-  EXPECT_FALSE(budget.Take(41));
-  EXPECT_TRUE(budget.Take(40));
-  EXPECT_FALSE(budget.Take(1));
+  EXPECT_EQ(budget.Take(101),
+            absl::ResourceExhaustedError(
+                "open calls hold 0 bytes of requests and 101 would join them, limit 100"));
+  EXPECT_EQ(budget.Take(60), absl::OkStatus());
+  EXPECT_TRUE(absl::IsResourceExhausted(budget.Take(41)));
+  EXPECT_EQ(budget.Take(40), absl::OkStatus());
+  EXPECT_TRUE(absl::IsResourceExhausted(budget.Take(1)));
   budget.Give(60);
-  EXPECT_TRUE(budget.Take(59));
-  EXPECT_FALSE(budget.Take(2));
+  EXPECT_EQ(budget.Take(59), absl::OkStatus());
+  EXPECT_TRUE(absl::IsResourceExhausted(budget.Take(2)));
 }
 
 }  // namespace
