@@ -82,12 +82,12 @@ std::string OwnGroup(const std::string& root, const CgroupVersion& version) {
 int64_t CgroupAvailable(const std::string& root) {
   int64_t least = std::numeric_limits<int64_t>::max();
   for (const CgroupVersion& version : kCgroupVersions) {
-    std::string group = OwnGroup(root, version);
+    const std::string mount = root + version.mount;
+    std::string group = mount + OwnGroup(root, version);
     while (true) {
-      least = std::min(least, GroupAvailable(root + version.mount + group, version));
-      const size_t slash = group.rfind('/');
-      if (slash == std::string::npos) break;
-      group.resize(slash);
+      least = std::min(least, GroupAvailable(group, version));
+      if (group.size() <= mount.size()) break;
+      group.resize(std::max(group.rfind('/'), mount.size()));
     }
   }
   return least;

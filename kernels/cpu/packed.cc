@@ -39,9 +39,7 @@ void PackGroup(const WeightGroup& group, WeightFormat format, char* out, int col
   auto* codes = reinterpret_cast<uint8_t*>(out) + col * 4;
   for (int i = 0; i < kGroupInputs; ++i) {
     const int step = i / 4, byte = i % 4;
-    if (format == WeightFormat::kInt8) {
-      codes[step * kPanelStepBytes + byte] = group.codes[i];
-    } else if (step < kHighStep) {
+    if (format == WeightFormat::kInt8 || step < kHighStep) {
       codes[step * kPanelStepBytes + byte] = group.codes[i];
     } else {
       codes[(step - kHighStep) * kPanelStepBytes + byte] |=
