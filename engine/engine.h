@@ -20,6 +20,7 @@
 #include "engine/chat_template/chat_template.h"
 #include "engine/engine_config.h"
 #include "engine/memory_plan.h"
+#include "engine/model/packed_cache_report.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "engine/step_stats.h"
@@ -52,6 +53,7 @@ struct ModelDescription {
   SamplingParams default_sampling;     // generation_config.json over our own defaults
   int32_t default_max_new_tokens = 0;  // generation_config.json's; 0: it has none
   std::vector<std::string> warnings;   // what the folder holds and the server ignores, to be logged
+  PackedCacheReport packed_cache;      // to be logged too
 };
 
 // For health and status: read without stopping the loop.

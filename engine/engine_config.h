@@ -16,6 +16,7 @@ struct ModelOptions {
   std::string model_dir;
   std::optional<WeightFormat> expert_weights;  // absent: what the file holds, without loss
   std::optional<WeightFormat> dense_weights;
+  std::string packed_cache;  // folder of packed weights (engine/model/packed_cache.h); empty: none
 };
 
 struct CacheOptions {

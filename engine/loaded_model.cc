@@ -13,6 +13,7 @@
 #include "engine/model/model_config.h"
 #include "engine/model/model_hash.h"
 #include "engine/model/model_tensors.h"
+#include "engine/model/packed_cache.h"
 #include "engine/model/weight_loader.h"
 #include "kernels/base/status_macros.h"
 
@@ -98,6 +99,20 @@ absl::StatusOr<MemoryPlan> PlanFor(const EngineConfig& config, const ModelConfig
 std::string NameOf(const std::string& model_dir) {
   const auto path = std::filesystem::absolute(model_dir).lexically_normal();
   return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+// What is packed follows from the configuration and the checkpoint's files.
+std::optional<PackedCache> OpenCache(const ModelOptions& options, const Checkpoint& checkpoint,
+                                     const WeightFormatNames& formats, Backend& backend) {
+  if (options.packed_cache.empty()) return std::nullopt;
+  std::vector<std::string> files = checkpoint.Files();
+  files.push_back(options.model_dir + "/config.json");
+  return PackedCache::Open({.dir = options.packed_cache,
+                            .model_name = NameOf(options.model_dir),
+                            .model_files = std::move(files),
+                            .expert_format = formats.experts,
+                            .dense_format = formats.dense},
+                           backend);
 }
 
 bool RenormalisesWeights(const GateRecipe& gate) {
@@ -213,15 +228,19 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested,
                                                          weight_bytes, *backend));
   GATEHOUSE_RETURN_IF_ERROR(backend->ReserveScratch(scratch_bytes));
 
-  GATEHOUSE_ASSIGN_OR_RETURN(
-      TransformerWeights weights,
-      LoadWeights(model, checkpoint, tensors, formats, shape.num_positions, *backend));
+  std::optional<PackedCache> cache =
+      OpenCache(requested.model, *checkpoint, NameFormats(tensors, formats), *backend);
+  GATEHOUSE_ASSIGN_OR_RETURN(TransformerWeights weights,
+                             LoadWeights({model, checkpoint, tensors, formats, shape.num_positions,
+                                          cache ? &*cache : nullptr},
+                                         *backend));
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.transformer,
                              Transformer::Create(*backend, shape, std::move(weights)));
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.cache, KvCache::Create(*backend, kv, model.num_layers,
                                                            loaded.memory_plan.num_kv_blocks));
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
   loaded.description.hash = HashModel(model, views);
+  if (cache) loaded.description.packed_cache = cache->Finish();
   loaded.description.warnings = WarningsOf(*checkpoint, model, generation);
   loaded.description.has_chat_template = loaded.chat_template != nullptr;
   loaded.description.max_context = loaded.config.scheduler.max_context;

@@ -54,6 +54,8 @@ class PackedMatrix {
   virtual int64_t num_outputs() const = 0;
   virtual int64_t num_inputs() const = 0;
   virtual size_t num_bytes() const = 0;  // what one pass over it reads
+  // host [num_bytes], of a back end with a packed_layout
+  virtual std::span<const std::byte> bytes() const { return {}; }
 };
 
 // The gated experts of one layer (a dense MLP is one expert). Immutable, owned by the model.
@@ -63,7 +65,8 @@ class PackedExperts {
   virtual int num_experts() const = 0;
   virtual int64_t hidden_size() const = 0;
   virtual int64_t intermediate_size() const = 0;
-  virtual size_t num_bytes() const = 0;  // of all experts
+  virtual size_t num_bytes() const = 0;                            // of all experts
+  virtual std::span<const std::byte> bytes() const { return {}; }  // as PackedMatrix's
 };
 
 struct ExpertSource {
@@ -327,8 +330,9 @@ struct SampleArgs {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string_view name() const = 0;  // "cpu"
-  virtual std::string isa() const = 0;        // "avx2", "portable"
+  virtual std::string_view name() const = 0;     // "cpu"
+  virtual std::string isa() const = 0;           // "avx2", "portable"
+  virtual int num_threads() const { return 1; }  // that it computes with
 
   // Memory. Allocate is zeroed, aligned to 64 bytes; RESOURCE_EXHAUSTED with the number of bytes
   // when it cannot be had.
@@ -343,6 +347,18 @@ class Backend {
       WeightFormat format) = 0;  // matrices on top of each other: q, k, v
   virtual absl::StatusOr<std::unique_ptr<PackedExperts>> PackExperts(
       std::span<const ExpertSource> experts, WeightFormat format) = 0;
+  // Packed weights from what bytes() said of the same ones, in memory of Allocate. The layout's
+  // name changes as soon as the bytes of one source would; empty: this back end has no such bytes.
+  virtual std::string_view packed_layout() const { return ""; }
+  virtual std::unique_ptr<PackedMatrix> RestoreMatrix(int64_t /*num_outputs*/,
+                                                      int64_t /*num_inputs*/,
+                                                      WeightFormat /*format*/, Buffer /*bytes*/) {
+    return nullptr;
+  }
+  virtual std::unique_ptr<PackedExperts> RestoreExperts(const ExpertsShape& /*shape*/,
+                                                        WeightFormat /*format*/, Buffer /*bytes*/) {
+    return nullptr;
+  }
   // Bytes that PackMatrix and PackExperts will take, for the memory plan.
   virtual size_t PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
                                    WeightFormat format) const = 0;

@@ -148,11 +148,26 @@ absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choi
   return MakeBackend(name, {.num_threads = num_threads, .isa = choice.isa});
 }
 
+void LogPackedCache(const Logger& logger, const PackedCacheReport& report) {
+  if (report.file.empty()) return;
+  if (report.not_read.empty()) {
+    logger.Log(LogLevel::kInfo, "packed weights read", {{"file", report.file}});
+  } else if (report.not_saved.empty()) {
+    logger.Log(LogLevel::kInfo, "packed weights written",
+               {{"file", report.file}, {"not_read", report.not_read}});
+  } else {
+    logger.Log(
+        LogLevel::kWarning, "packed weights not written",
+        {{"file", report.file}, {"not_read", report.not_read}, {"problem", report.not_saved}});
+  }
+}
+
 void LogModel(const Logger& logger, const Engine& engine, double load_seconds) {
   const ModelDescription& model = engine.model();
   for (const std::string& warning : model.warnings) {
     logger.Log(LogLevel::kWarning, "model", {{"warning", warning}});
   }
+  LogPackedCache(logger, model.packed_cache);
   const MemoryPlan& plan = engine.memory_plan();
   logger.Log(LogLevel::kInfo, "loaded",
              {{"model", model.name},

@@ -113,6 +113,11 @@ void AddEngineOptions(std::vector<Option>& options) {
                             GATEHOUSE_FIELD(engine.model.expert_weights)));
   options.push_back(Weights("dense-weights", "the same for everything but experts",
                             GATEHOUSE_FIELD(engine.model.dense_weights)));
+  options.push_back(
+      Text("packed-cache", "DIR",
+           "keeps packed weights in this directory, so that the next start reads them "
+           "instead of packing",
+           GATEHOUSE_FIELD(engine.model.packed_cache)));
   options.push_back(KvTypeOption());
   options.push_back(Whole<int32_t>("max-sequences", "requests running at once", {1, 65536},
                                    GATEHOUSE_FIELD(engine.scheduler.max_sequences)));

@@ -48,10 +48,11 @@ absl::StatusOr<EvalTokens> ReadEvalTokens(const std::string& tokens_file,
 int LabUsageError(const absl::Status& status, const char* usage);
 int LabExitCode(const absl::Status& status);
 
-extern const char kEvalUsage[], kCalibrateUsage[], kSimulateUsage[], kWeightsUsage[];
+extern const char kEvalUsage[], kCalibrateUsage[], kSimulateUsage[], kWeightsUsage[], kPackUsage[];
 int RunEvalCommand(const std::vector<std::string>& words);
 int RunCalibrateCommand(const std::vector<std::string>& words);
 int RunSimulateCommand(const std::vector<std::string>& words);
 int RunWeightsCommand(const std::vector<std::string>& words);
+int RunPackCommand(const std::vector<std::string>& words);
 
 }  // namespace gatehouse

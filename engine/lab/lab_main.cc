@@ -138,8 +138,8 @@ int Main(const std::vector<std::string>& words) {
   if (words.empty()) return UsageError("expected a command");
   for (const std::string& word : words) {
     if (word == "--help" || word == "-h" || words[0] == "help") {
-      std::printf("%s\n%s\n%s\n%s\n%s", kUsage, kEvalUsage, kCalibrateUsage, kSimulateUsage,
-                  kWeightsUsage);
+      std::printf("%s\n%s\n%s\n%s\n%s\n%s", kUsage, kEvalUsage, kCalibrateUsage, kSimulateUsage,
+                  kWeightsUsage, kPackUsage);
       return 0;
     }
   }
@@ -151,6 +151,7 @@ int Main(const std::vector<std::string>& words) {
   }
   if (words[0] == "eval") return RunEvalCommand({words.begin() + 1, words.end()});
   if (words[0] == "weights") return RunWeightsCommand({words.begin() + 1, words.end()});
+  if (words[0] == "pack") return RunPackCommand({words.begin() + 1, words.end()});
   if (words[0] != "route") return UsageError("there is no command '" + words[0] + "'");
   RouteCommand command;
   for (size_t i = 1; i < words.size(); ++i) {

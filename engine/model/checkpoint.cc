@@ -188,6 +188,13 @@ std::vector<std::string> Checkpoint::Names() const {
   return names;
 }
 
+std::vector<std::string> Checkpoint::Files() const {
+  std::vector<std::string> paths;
+  if (files_.empty() || files_.front().path() != listing_path_) paths.push_back(listing_path_);
+  for (const SafetensorsFile& file : files_) paths.push_back(file.path());
+  return paths;
+}
+
 const std::string& Checkpoint::FileOf(std::string_view name) const {
   const auto it = locations_.find(name);
   return it == locations_.end() ? listing_path_ : files_[it->second.file_idx].path();

@@ -27,6 +27,7 @@ class Checkpoint {
 
   bool Has(std::string_view name) const;
   std::vector<std::string> Names() const;  // ascending
+  std::vector<std::string> Files() const;  // paths: the listing first if it holds no tensors itself
 
   // FAILED_PRECONDITION "<file>: <tensor>: <problem>: got .., expected ..": missing, another shape,
   // a dtype other than F32, BF16, F16.

@@ -206,15 +206,14 @@ std::vector<const NamedTensor*> AloneMatrices(const LayerTensors& layer) {
   return matrices;
 }
 
-// Of experts that are packed together.
+}  // namespace
+
 ExpertsShape ShapeOf(const ExpertTensors& first, size_t num_experts) {
   return {.num_experts = static_cast<int>(num_experts),
           .hidden_size = first.gate.view.num_cols,
           .intermediate_size = first.gate.view.num_rows,
           .has_bias = !first.gate_bias.name.empty()};
 }
-
-}  // namespace
 
 ModelTensors GroupTensors(const ModelConfig& config, const TensorViews& views) {
   const Lookup find(views, 0);

@@ -2,6 +2,7 @@
 // is planned from and weights are loaded from.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
@@ -23,6 +24,8 @@ struct ExpertTensors {
   NamedTensor gate, up, down;
   NamedTensor gate_bias, up_bias, down_bias;
 };
+// Of experts that are packed together.
+ExpertsShape ShapeOf(const ExpertTensors& first, size_t num_experts);
 // Of latent attention; q and o stand in the layer. What the model lacks is empty. Where a file has
 // channels that rotate in neighbouring pairs, the rows below bring them half a width apart, in q
 // and kv alike, so that their products stay what they are.

@@ -34,8 +34,11 @@ std::vector<float> GateRowNorms(const LayerTensors& layer) {
 
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const WeightFormats& formats, Backend& backend)
-      : checkpoint_(checkpoint), formats_(formats), backend_(backend) {}
+  Loader(const WeightSource& source, Backend& backend)
+      : checkpoint_(*source.checkpoint),
+        formats_(source.formats),
+        cache_(source.cache),
+        backend_(backend) {}
 
   // Vectors one after another as f32. Those that the model lacks count nothing; a list of none
   // gives an empty buffer.
@@ -57,14 +60,35 @@ class Loader {
     return buffer;
   }
 
+  // Matrices on top of each other, which are the tensors of those names or parts of them.
+  absl::StatusOr<std::unique_ptr<PackedMatrix>> Matrix(const std::vector<std::string_view>& names,
+                                                       std::span<const WeightView> stacked,
+                                                       WeightFormat format) {
+    std::unique_ptr<PackedMatrix> packed;
+    if (cache_ != nullptr) {
+      int64_t num_outputs = 0;
+      for (const WeightView& matrix : stacked) num_outputs += matrix.num_rows;
+      GATEHOUSE_ASSIGN_OR_RETURN(packed, cache_->Matrix(num_outputs, stacked[0].num_cols, format));
+    }
+    if (packed == nullptr) {
+      for (const std::string_view name : names) {
+        GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(name));
+      }
+      GATEHOUSE_ASSIGN_OR_RETURN(packed, backend_.PackMatrix(stacked, format));
+    }
+    if (cache_ != nullptr) cache_->Add(packed->bytes());
+    return packed;
+  }
+
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Stacked(
       std::initializer_list<const NamedTensor*> parts, WeightFormat format) {
+    std::vector<std::string_view> names;
     std::vector<WeightView> views;
     for (const NamedTensor* part : parts) {
-      GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(part->name));
+      names.emplace_back(part->name);
       views.push_back(part->view);
     }
-    return backend_.PackMatrix(views, format);
+    return Matrix(names, views, format);
   }
 
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Dense(
@@ -74,6 +98,20 @@ class Loader {
 
   absl::StatusOr<std::unique_ptr<PackedExperts>> Experts(std::span<const ExpertTensors> experts,
                                                          WeightFormat format) {
+    std::unique_ptr<PackedExperts> packed;
+    if (cache_ != nullptr) {
+      GATEHOUSE_ASSIGN_OR_RETURN(packed,
+                                 cache_->Experts(ShapeOf(experts[0], experts.size()), format));
+    }
+    if (packed == nullptr) {
+      GATEHOUSE_ASSIGN_OR_RETURN(packed, PackExperts(experts, format));
+    }
+    if (cache_ != nullptr) cache_->Add(packed->bytes());
+    return packed;
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedExperts>> PackExperts(std::span<const ExpertTensors> experts,
+                                                             WeightFormat format) {
     std::vector<ExpertSource> sources;
     std::set<std::string_view> checked;  // a fused tensor is the part of many experts
     for (const ExpertTensors& expert : experts) {
@@ -95,16 +133,15 @@ class Loader {
   // Parts of one tensor, on top of each other.
   absl::StatusOr<std::unique_ptr<PackedMatrix>> Parts(const NamedTensor& whole,
                                                       std::span<const WeightView> parts) {
-    GATEHOUSE_RETURN_IF_ERROR(checkpoint_.CheckFinite(whole.name));
-    return backend_.PackMatrix(parts, FormatOf({&whole}, formats_.dense));
+    return Matrix({whole.name}, parts, FormatOf({&whole}, formats_.dense));
   }
-  // Each a matrix of its own.
+  // Each a matrix of its own, of one tensor.
   absl::StatusOr<std::vector<std::unique_ptr<PackedMatrix>>> Heads(
       std::span<const WeightView> heads, WeightFormat format) {
     std::vector<std::unique_ptr<PackedMatrix>> packed;
     for (const WeightView& head : heads) {
       GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedMatrix> matrix,
-                                 backend_.PackMatrix({&head, 1}, format));
+                                 Matrix({}, {&head, 1}, format));
       packed.push_back(std::move(matrix));
     }
     return packed;
@@ -202,6 +239,7 @@ class Loader {
  private:
   const Checkpoint& checkpoint_;
   const WeightFormats& formats_;
+  PackedCache* const cache_;  // null: none
   Backend& backend_;
 };
 
@@ -266,12 +304,10 @@ AttentionOptions AttentionOptionsOf(const ModelConfig& config, int32_t layer_idx
           .residual_scale = config.residual_scale};
 }
 
-absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
-                                               std::shared_ptr<const Checkpoint> checkpoint,
-                                               const ModelTensors& tensors,
-                                               const WeightFormats& formats, int64_t num_positions,
-                                               Backend& backend) {
-  Loader load(*checkpoint, formats, backend);
+absl::StatusOr<TransformerWeights> LoadWeights(const WeightSource& source, Backend& backend) {
+  const ModelConfig& config = source.config;
+  const ModelTensors& tensors = source.tensors;
+  Loader load(source, backend);
   TransformerWeights weights;
   for (int32_t l = 0; l < config.num_layers; ++l) {
     const LayerTensors& layer = tensors.layers[l];
@@ -279,16 +315,16 @@ absl::StatusOr<TransformerWeights> LoadWeights(const ModelConfig& config,
     GATEHOUSE_ASSIGN_OR_RETURN(Buffer ffn_norm, load.Vectors({&layer.ffn_norm}));
     GATEHOUSE_ASSIGN_OR_RETURN(auto ffn, load.FeedForward(config.moe, layer));
     weights.layers.push_back({std::move(attention), std::move(ffn_norm), std::move(ffn)});
-    checkpoint->DropPages();  // packed: the file's copy need not stay in memory beside it
+    source.checkpoint->DropPages();  // packed: the file's copy need not stay in memory beside it
   }
   GATEHOUSE_ASSIGN_OR_RETURN(weights.final_norm, load.Vectors({&tensors.final_norm}));
   GATEHOUSE_ASSIGN_OR_RETURN(weights.head, load.Dense({&tensors.head}));
-  GATEHOUSE_RETURN_IF_ERROR(checkpoint->CheckFinite(tensors.embedding.name));
-  checkpoint->DropPages();
+  GATEHOUSE_RETURN_IF_ERROR(source.checkpoint->CheckFinite(tensors.embedding.name));
+  source.checkpoint->DropPages();
   GATEHOUSE_ASSIGN_OR_RETURN(weights.rope_table,
-                             LoadRopeTable(config.attention.rope, num_positions, backend));
+                             LoadRopeTable(config.attention.rope, source.num_positions, backend));
   weights.embedding = tensors.embedding.view;
-  weights.mapping = std::move(checkpoint);
+  weights.mapping = source.checkpoint;
   return weights;
 }
 

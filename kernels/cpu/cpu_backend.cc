@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
 #include "kernels/cpu/isa_list.h"
 #include "kernels/cpu/memory.h"
@@ -38,6 +39,19 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> CpuBackend::PackMatrix(
 absl::StatusOr<std::unique_ptr<PackedExperts>> CpuBackend::PackExperts(
     std::span<const ExpertSource> experts, WeightFormat format) {
   return Pack(pool_, experts, format);
+}
+
+std::unique_ptr<PackedMatrix> CpuBackend::RestoreMatrix(int64_t num_outputs, int64_t num_inputs,
+                                                        WeightFormat format, Buffer bytes) {
+  GATEHOUSE_CHECK(bytes.num_bytes() == MatrixBytes(format, num_outputs, num_inputs))
+      << bytes.num_bytes();
+  return std::make_unique<CpuPackedMatrix>(format, num_outputs, num_inputs, std::move(bytes));
+}
+
+std::unique_ptr<PackedExperts> CpuBackend::RestoreExperts(const ExpertsShape& shape,
+                                                          WeightFormat format, Buffer bytes) {
+  GATEHOUSE_CHECK(bytes.num_bytes() == ExpertsBytes(format, shape)) << bytes.num_bytes();
+  return std::make_unique<CpuPackedExperts>(format, shape, std::move(bytes));
 }
 
 size_t CpuBackend::PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,

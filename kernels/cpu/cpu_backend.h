@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "kernels/base/thread_pool.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/packed_layout.h"
 
 namespace gatehouse::cpu {
 
@@ -23,6 +24,7 @@ class CpuBackend final : public Backend {
 
   std::string_view name() const override { return "cpu"; }
   std::string isa() const override { return isa_.name; }
+  int num_threads() const override { return pool_.num_threads(); }
 
   absl::StatusOr<Buffer> Allocate(size_t num_bytes) override;
   void CopyFromHost(void* destination, const void* source, size_t num_bytes) override;
@@ -32,6 +34,11 @@ class CpuBackend final : public Backend {
                                                            WeightFormat format) override;
   absl::StatusOr<std::unique_ptr<PackedExperts>> PackExperts(std::span<const ExpertSource> experts,
                                                              WeightFormat format) override;
+  std::string_view packed_layout() const override { return kPackedLayout; }
+  std::unique_ptr<PackedMatrix> RestoreMatrix(int64_t num_outputs, int64_t num_inputs,
+                                              WeightFormat format, Buffer bytes) override;
+  std::unique_ptr<PackedExperts> RestoreExperts(const ExpertsShape& shape, WeightFormat format,
+                                                Buffer bytes) override;
   size_t PackedMatrixBytes(int64_t num_outputs, int64_t num_inputs,
                            WeightFormat format) const override;
   size_t PackedExpertsBytes(const ExpertsShape& shape, WeightFormat format) const override;

@@ -3,6 +3,7 @@
 // format adds a row to both and changes no shape.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -22,6 +23,9 @@ class CpuPackedMatrix final : public PackedMatrix {
   int64_t num_outputs() const override { return num_outputs_; }
   int64_t num_inputs() const override { return num_inputs_; }
   size_t num_bytes() const override { return panels_.num_bytes(); }
+  std::span<const std::byte> bytes() const override {
+    return {panels_.as<const std::byte>(), panels_.num_bytes()};
+  }
 
   WeightFormat format() const { return format_; }
   int64_t num_panels() const { return (num_outputs_ + kPanelCols - 1) / kPanelCols; }
@@ -46,6 +50,9 @@ class CpuPackedExperts final : public PackedExperts {
   int64_t hidden_size() const override { return shape_.hidden_size; }
   int64_t intermediate_size() const override { return shape_.intermediate_size; }
   size_t num_bytes() const override { return panels_.num_bytes(); }
+  std::span<const std::byte> bytes() const override {
+    return {panels_.as<const std::byte>(), panels_.num_bytes()};
+  }
 
   WeightFormat format() const { return format_; }
   int64_t num_gate_up_panels() const { return (intermediate_size() + 15) / 16; }  // of one expert

@@ -17,8 +17,12 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace gatehouse::cpu {
+
+// Files hold panels: another layout, or another rounding in quantise.h, is another name.
+inline constexpr std::string_view kPackedLayout = "cpu-panels-1";
 
 inline constexpr int kPanelCols = 32;
 inline constexpr int kPanelStepBytes = 128;

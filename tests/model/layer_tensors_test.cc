@@ -53,7 +53,7 @@ TEST(MeasureWeightsTest, IsWhatLoadingTakesOfEveryGoldenModel) {
     const WeightFormats formats;
     MeteredBackend backend;
     const WeightBytes measured = MeasureWeights(tensors, formats, backend);
-    const auto loaded = LoadWeights(config, checkpoint, tensors, formats, kPositions, backend);
+    const auto loaded = LoadWeights({config, checkpoint, tensors, formats, kPositions}, backend);
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     const WeightView& table = tensors.embedding.view;  // mapped, not allocated
     const auto table_bytes =

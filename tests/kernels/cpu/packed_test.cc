@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "kernels/base/checksum.h"
 #include "tests/kernels/cpu/cpu_fixture.h"
 
 namespace gatehouse::cpu {
@@ -128,6 +129,29 @@ TEST(PackTest, ReportsMemoryThatCannotBeHad) {
   const auto packed = Pack(pool, std::vector<WeightView>{huge}, WeightFormat::kF32);
   EXPECT_EQ(packed.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(packed.status().message()), testing::HasSubstr("4611686018427387904"));
+}
+
+// Files on disk hold these bytes: whoever changes them gives kPackedLayout another name, and this
+// test its sums.
+TEST(PackedLayoutTest, ItsNameStandsForTheseBytes) {
+  ThreadPool pool(2);
+  EXPECT_EQ(kPackedLayout, "cpu-panels-1");
+  std::vector<uint64_t> sums;
+  for (const WeightFormat format : kWeightFormats) {
+    const Tensor matrix(DType::kF32, 70, 50, 1, 1);
+    const auto packed = *Pack(pool, {{matrix.view()}}, format);
+    const Tensor gate(DType::kBF16, 20, 50, 2, 0), up(DType::kBF16, 20, 50, 3, 0),
+        down(DType::kBF16, 50, 20, 4, 0);
+    const ExpertSource source{.gate = gate.view(), .up = up.view(), .down = down.view()};
+    const std::vector<ExpertSource> sources = {source, source};
+    const auto experts = *Pack(pool, sources, format);
+    sums.push_back(Checksum(packed->bytes()));
+    sums.push_back(Checksum(experts->bytes()));
+  }
+  EXPECT_THAT(sums, testing::ElementsAre(0xb66c1e386a033ccbULL, 0x3a2174cf36acf69ULL,
+                                         0x8227152266b3deb5ULL, 0xa607a8eb4d08a432ULL,
+                                         0x85e2aeef77706a1eULL, 0x5799cc9a6b210a89ULL,
+                                         0x9ce8c9f9210cca26ULL, 0x3e6a4ac68f260fbeULL));
 }
 
 }  // namespace
