@@ -1,9 +1,10 @@
 // Rows times a packed panel. The inputs are taken in chunks of 8 KiB of the panel; within a chunk,
-// blocks of up to 6 rows x 16 columns (or 2 x 32) hold their sums in registers. So the first-level
-// cache keeps the chunk while the rows pass by, and memory is read in one steady stream: each block
-// prefetches its share of the next chunk.
+// blocks of rows hold their sums in registers: 6 rows x 16 columns (or 2 x 32) in 8 lanes, 12 x 32
+// in 16. So the first-level cache keeps the chunk while the rows pass by, and memory is read in one
+// steady stream: each block prefetches its share of the next chunk.
 //
-// Included, after the header of V, by the files isa_*.cc only.
+// W is the lane type of the sums, V that of what follows. A sum is a lane of its own whichever W
+// is, so the bits are the same. Included, after the headers of both, by the files isa_*.cc only.
 #pragma once
 
 #include <cstdint>
@@ -14,31 +15,31 @@
 
 namespace gatehouse::cpu {
 
-// 6 rows x 2 registers, 2 of weights, 1 of x, 1 constant: all 16 of AVX2.
-constexpr int kBlockRows = 6;
 // Rows whose sums are kept beside the chunk (6 KiB).
-constexpr int kTileRows = 8 * kBlockRows;
+constexpr int kTileRows = 48;
 constexpr int64_t kChunkSteps = 64;
 
 namespace {
 
 // One step of the panel stream is 128 bytes: 32 columns x 1 input in f32, x 2 inputs in bf16.
-template <typename V>
+template <typename W>
 struct F32Panel {
   static constexpr int kInputsPerStep = 1;
   template <int kNumRegs>
-  static void Load(const char* step, int /*input*/, V (&w)[kNumRegs]) {
-    for (int c = 0; c < kNumRegs; ++c) w[c] = V::Load(reinterpret_cast<const float*>(step) + c * 8);
+  static void Load(const char* step, int /*input*/, W (&w)[kNumRegs]) {
+    const float* columns = reinterpret_cast<const float*>(step);
+    for (int c = 0; c < kNumRegs; ++c) w[c] = W::Load(columns + c * W::kLanes);
   }
 };
-template <typename V>
+template <typename W>
 struct BF16Panel {
   static constexpr int kInputsPerStep = 2;
   template <int kNumRegs>
-  static void Load(const char* step, int input, V (&w)[kNumRegs]) {
+  static void Load(const char* step, int input, W (&w)[kNumRegs]) {
     const uint16_t* pairs = reinterpret_cast<const uint16_t*>(step);
     for (int c = 0; c < kNumRegs; ++c) {
-      w[c] = input == 0 ? V::LoadBF16First(pairs + c * 16) : V::LoadBF16Second(pairs + c * 16);
+      const uint16_t* columns = pairs + c * 2 * W::kLanes;
+      w[c] = input == 0 ? W::LoadBF16First(columns) : W::LoadBF16Second(columns);
     }
   }
 };
@@ -70,24 +71,25 @@ struct Chunk {
   int64_t begin, end;
 };
 
-// Adds a chunk to sums[r][0 .. 8 kNumRegs) of kNumRows rows; `chunk.panel` points at the first of
-// these columns.
-template <typename V, typename Panel, int kNumRows, int kNumRegs>
+// Adds a chunk to sums[r][0 .. kLanes kNumRegs) of kNumRows rows; `chunk.panel` points at the first
+// of these columns.
+template <typename W, typename Panel, int kNumRows, int kNumRegs>
 void SumColumns(Chunk chunk, Prefetch prefetch, float* sums) {
-  V s[kNumRows][kNumRegs];
+  constexpr bool kWholeStep = kNumRegs * W::kLanes == kPanelCols;
+  W s[kNumRows][kNumRegs];
   const float* x[kNumRows];
   ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
     x[r.kValue] = chunk.x[r.kValue];
     ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
-      s[r.kValue][c.kValue] = V::Load(sums + r.kValue * kPanelCols + c.kValue * 8);
+      s[r.kValue][c.kValue] = W::Load(sums + r.kValue * kPanelCols + c.kValue * W::kLanes);
     });
   });
   const char* panel = chunk.panel;
   const auto add_input = [&](int in_step, int64_t k) __attribute__((always_inline)) {
-    V w[kNumRegs];
+    W w[kNumRegs];
     Panel::Load(panel, in_step, w);
     ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
-      const V value = V::Broadcast(x[r.kValue][k]);
+      const W value = W::Broadcast(x[r.kValue][k]);
       ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
         AddProduct(w[c.kValue], value, s[r.kValue][c.kValue]);
       });
@@ -96,7 +98,7 @@ void SumColumns(Chunk chunk, Prefetch prefetch, float* sums) {
   int64_t k = chunk.begin;
   for (; k + Panel::kInputsPerStep <= chunk.end; k += Panel::kInputsPerStep) {
     __builtin_prefetch(prefetch.next);
-    if constexpr (kNumRegs == 4) __builtin_prefetch(prefetch.next + 64);
+    if constexpr (kWholeStep) __builtin_prefetch(prefetch.next + 64);
     prefetch.next += prefetch.bytes_per_step;
     for (int i = 0; i < Panel::kInputsPerStep; ++i) add_input(i, k + i);
     panel += kPanelStepBytes;
@@ -105,51 +107,62 @@ void SumColumns(Chunk chunk, Prefetch prefetch, float* sums) {
   if (k < chunk.end) add_input(0, k);
   ForEach<kNumRows>([&](auto r) __attribute__((always_inline)) {
     ForEach<kNumRegs>([&](auto c) __attribute__((always_inline)) {
-      s[r.kValue][c.kValue].Store(sums + r.kValue * kPanelCols + c.kValue * 8);
+      s[r.kValue][c.kValue].Store(sums + r.kValue * kPanelCols + c.kValue * W::kLanes);
     });
   });
 }
 
 // All 32 columns of kNumRows rows: at once while the registers suffice, else by halves (of 64 bytes
 // in each step, one cache line).
-template <typename V, typename Panel, int kNumRows>
+template <typename W, typename Panel, int kNumRows>
 void SumBlock(Chunk chunk, Prefetch prefetch, float* sums) {
-  if constexpr (kNumRows <= 2) {
-    SumColumns<V, Panel, kNumRows, 4>(chunk, prefetch, sums);
+  constexpr int kStepRegs = kPanelCols / W::kLanes;
+  if constexpr (kNumRows * kStepRegs <= 2 * W::kBlockRows) {
+    SumColumns<W, Panel, kNumRows, kStepRegs>(chunk, prefetch, sums);
   } else {
     prefetch.bytes_per_step /= 2;
-    SumColumns<V, Panel, kNumRows, 2>(chunk, prefetch, sums);
+    SumColumns<W, Panel, kNumRows, kStepRegs / 2>(chunk, prefetch, sums);
     prefetch.next += kChunkSteps * prefetch.bytes_per_step;
-    chunk.panel += 64;
-    SumColumns<V, Panel, kNumRows, 2>(chunk, prefetch, sums + 16);
+    chunk.panel += kPanelStepBytes / 2;
+    SumColumns<W, Panel, kNumRows, kStepRegs / 2>(chunk, prefetch, sums + kPanelCols / 2);
   }
 }
 
-// How many rows the next block of `num_rows` takes: blocks of at most 6, as equal as possible (7
-// rows are 4 + 3, never 6 + 1, as a block costs its loads of weights however few its rows are).
-inline int NextBlock(int64_t num_rows) {
-  const int64_t num_blocks = (num_rows + kBlockRows - 1) / kBlockRows;
+// How many rows the next block of `num_rows` takes: as equal as possible (of at most 6, 7 rows are
+// 4 + 3, never 6 + 1, as a block costs its loads of weights however few its rows are).
+template <typename W>
+int NextBlock(int64_t num_rows) {
+  const int64_t num_blocks = (num_rows + W::kBlockRows - 1) / W::kBlockRows;
   return static_cast<int>((num_rows + num_blocks - 1) / num_blocks);
 }
 
+using SumFn = void (*)(Chunk, Prefetch, float*);
+template <typename W, typename Panel>
+struct SumBlocks {
+  SumFn of_rows[W::kBlockRows];
+  constexpr SumBlocks() : of_rows() { Fill<W::kBlockRows>(); }
+  template <int kNumRows>
+  constexpr void Fill() {
+    of_rows[kNumRows - 1] = SumBlock<W, Panel, kNumRows>;
+    if constexpr (kNumRows > 1) Fill<kNumRows - 1>();
+  }
+};
+
 // The sums of up to kTileRows rows.
-template <typename V, typename Panel>
+template <typename W, typename Panel>
 void SumTile(const PanelTile& tile, const float* const* x, int num_rows, float* sums) {
-  using SumFn = void (*)(Chunk, Prefetch, float*);
-  static constexpr SumFn kSums[kBlockRows] = {SumBlock<V, Panel, 1>, SumBlock<V, Panel, 2>,
-                                              SumBlock<V, Panel, 3>, SumBlock<V, Panel, 4>,
-                                              SumBlock<V, Panel, 5>, SumBlock<V, Panel, 6>};
+  static constexpr SumBlocks<W, Panel> kSums;
   constexpr int64_t kChunkInputs = kChunkSteps * Panel::kInputsPerStep;
   constexpr int64_t kChunkBytes = kChunkSteps * kPanelStepBytes;
-  for (int i = 0; i < num_rows * kPanelCols; i += 8) V::Zero().Store(sums + i);
-  const int num_blocks = (num_rows + kBlockRows - 1) / kBlockRows;
+  for (int i = 0; i < num_rows * kPanelCols; i += W::kLanes) W::Zero().Store(sums + i);
+  const int num_blocks = (num_rows + W::kBlockRows - 1) / W::kBlockRows;
   const char* panel = static_cast<const char*>(tile.panel);
   for (int64_t begin = 0; begin < tile.num_inputs; begin += kChunkInputs) {
     const int64_t left = tile.num_inputs - begin;
     Prefetch prefetch{panel + kChunkBytes, kPanelStepBytes / num_blocks};
     for (int first = 0; first < num_rows;) {
-      const int count = NextBlock(num_rows - first);
-      kSums[count - 1](
+      const int count = NextBlock<W>(num_rows - first);
+      kSums.of_rows[count - 1](
           {panel, x + first, begin, begin + (left < kChunkInputs ? left : kChunkInputs)}, prefetch,
           sums + first * kPanelCols);
       prefetch.next += kChunkSteps * prefetch.bytes_per_step;
@@ -201,7 +214,7 @@ struct ClampedSwiglu {
   }
 };
 
-template <typename V, typename Panel, typename Store>
+template <typename W, typename Panel, typename Store>
 void RunPanel(const PanelTile& tile) {
   for (int64_t first = 0; first < tile.num_rows; first += kTileRows) {
     const int64_t left = tile.num_rows - first;
@@ -212,7 +225,7 @@ void RunPanel(const PanelTile& tile) {
       x[r] = tile.x + row * tile.x_stride;
     }
     alignas(64) float sums[kTileRows * kPanelCols];
-    SumTile<V, Panel>(tile, x, count, sums);
+    SumTile<W, Panel>(tile, x, count, sums);
     for (int r = 0; r < count; ++r) {
       Store::Row(tile, sums + r * kPanelCols, tile.out + (first + r) * tile.out_stride);
     }
@@ -228,14 +241,14 @@ void AddTo(const float* x, float scale, float* out, int64_t count) {
   Fma(factor, V::LoadFirst(x + i, rest), V::LoadFirst(out + i, rest)).StoreFirst(out + i, rest);
 }
 
-template <typename V>
+template <typename V, typename W>
 constexpr GemmKernels MakeGemmKernels() {
-  return {.multiply_f32 = RunPanel<V, F32Panel<V>, StoreSums<V>>,
-          .multiply_bf16 = RunPanel<V, BF16Panel<V>, StoreSums<V>>,
-          .swiglu_f32 = RunPanel<V, F32Panel<V>, StoreGated<V, Swiglu<V>>>,
-          .swiglu_bf16 = RunPanel<V, BF16Panel<V>, StoreGated<V, Swiglu<V>>>,
-          .clamped_swiglu_f32 = RunPanel<V, F32Panel<V>, StoreGated<V, ClampedSwiglu<V>>>,
-          .clamped_swiglu_bf16 = RunPanel<V, BF16Panel<V>, StoreGated<V, ClampedSwiglu<V>>>,
+  return {.multiply_f32 = RunPanel<W, F32Panel<W>, StoreSums<V>>,
+          .multiply_bf16 = RunPanel<W, BF16Panel<W>, StoreSums<V>>,
+          .swiglu_f32 = RunPanel<W, F32Panel<W>, StoreGated<V, Swiglu<V>>>,
+          .swiglu_bf16 = RunPanel<W, BF16Panel<W>, StoreGated<V, Swiglu<V>>>,
+          .clamped_swiglu_f32 = RunPanel<W, F32Panel<W>, StoreGated<V, ClampedSwiglu<V>>>,
+          .clamped_swiglu_bf16 = RunPanel<W, BF16Panel<W>, StoreGated<V, ClampedSwiglu<V>>>,
           .store = StoreSums<V>::Row,
           .store_swiglu = StoreGated<V, Swiglu<V>>::Row,
           .store_clamped_swiglu = StoreGated<V, ClampedSwiglu<V>>::Row,

@@ -13,7 +13,7 @@ namespace gatehouse::cpu {
 
 const IsaKernels& Avx2Kernels() {
   static constexpr IsaKernels kKernels{.name = "avx2",
-                                       .gemm = MakeGemmKernels<Avx2F32x8>(),
+                                       .gemm = MakeGemmKernels<Avx2F32x8, Avx2F32x8>(),
                                        .quant = {.quantise = Quantise256,
                                                  .sum_int8 = Sum256<SignedBytes>,
                                                  .sum_int4 = Sum256<NarrowSums>},

@@ -25,7 +25,8 @@ struct IsaKernels {
   SampleKernels sample;
 };
 
-const IsaKernels& Avx2Kernels();  // x86-64 only
+const IsaKernels& Avx2Kernels();         // x86-64 only
+const IsaKernels& Avx512FloatKernels();  // likewise; without those of quantised weights
 const IsaKernels& PortableKernels();
 
 }  // namespace gatehouse::cpu

@@ -28,7 +28,8 @@ IsaKernels WithQuant(IsaKernels kernels, const char* name, const QuantKernels& q
 }
 
 const IsaKernels& Avx512Kernels() {
-  static const IsaKernels kKernels = WithQuant(Avx2Kernels(), "avx512", Avx512QuantKernels());
+  static const IsaKernels kKernels =
+      WithQuant(Avx512FloatKernels(), "avx512", Avx512QuantKernels());
   return kKernels;
 }
 

@@ -12,7 +12,7 @@ namespace gatehouse::cpu {
 
 const IsaKernels& PortableKernels() {
   static constexpr IsaKernels kKernels{.name = "portable",
-                                       .gemm = MakeGemmKernels<PortableF32x8>(),
+                                       .gemm = MakeGemmKernels<PortableF32x8, PortableF32x8>(),
                                        .quant = MakePortableQuantKernels(),
                                        .attention = MakeAttentionKernels<PortableF32x8>(),
                                        .row = MakeRowKernels<PortableF32x8>(),

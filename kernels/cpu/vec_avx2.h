@@ -1,7 +1,8 @@
-// Eight f32 lanes in one AVX register. Included by isa_avx2.cc alone, which is compiled with -mavx2
-// -mfma: everything lies in an anonymous namespace, or the linker might keep this file's copy of an
-// inline function for a processor without AVX2. vec_portable.h has the same interface and gives the
-// same bits, operation by operation (infinities and NaN too, NaN payloads apart).
+// Eight f32 lanes in one AVX register. Included by isa_avx2.cc and isa_avx512.cc alone, which are
+// compiled with -mavx2 -mfma or more: everything lies in an anonymous namespace, or the linker
+// might keep their copy of an inline function for a processor without AVX2. vec_portable.h has the
+// same interface and gives the same bits, operation by operation (infinities and NaN too, NaN
+// payloads apart).
 #pragma once
 
 #include <immintrin.h>
@@ -12,6 +13,10 @@ namespace gatehouse::cpu {
 namespace {
 
 struct Avx2F32x8 {
+  static constexpr int kLanes = 8;
+  // 6 rows x 2 registers, 2 of weights, 1 of x, 1 constant: all 16 (gemm_kernels.h).
+  static constexpr int kBlockRows = 6;
+
   __m256 v;
 
   static Avx2F32x8 Zero() { return {_mm256_setzero_ps()}; }

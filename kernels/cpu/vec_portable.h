@@ -10,6 +10,9 @@ namespace gatehouse::cpu {
 namespace {
 
 struct PortableF32x8 {
+  static constexpr int kLanes = 8;
+  static constexpr int kBlockRows = 6;
+
   float v[8];
 
   static PortableF32x8 Zero() { return Broadcast(0); }
