@@ -49,6 +49,17 @@ absl::Status CollectingSink::Wait() {
   return *status_;
 }
 
+void GatedObserver::SetShut(bool shut) {
+  MutexLock lock(mutex_);
+  shut_ = shut;
+  opened_.NotifyAll();
+}
+
+void GatedObserver::OnStep(const StepStats&) {
+  MutexLock lock(mutex_);
+  while (shut_) opened_.Wait(mutex_);
+}
+
 absl::StatusOr<std::unique_ptr<EngineRunner>> EngineRunner::Create(const RunnerOptions& options) {
   std::unique_ptr<EngineRunner> runner(new EngineRunner);
   GATEHOUSE_ASSIGN_OR_RETURN(
@@ -64,11 +75,13 @@ absl::StatusOr<std::unique_ptr<EngineRunner>> EngineRunner::Create(const RunnerO
 std::vector<std::shared_ptr<CollectingSink>> EngineRunner::Run(
     const std::vector<Request>& requests) {
   std::vector<std::shared_ptr<CollectingSink>> sinks;
+  observer_.SetShut(true);
   for (const Request& request : requests) {
     sinks.push_back(std::make_shared<CollectingSink>());
     const auto ticket = engine_->Submit(request, sinks.back());
     if (!ticket.ok()) sinks.back()->Close(ticket.status());
   }
+  observer_.SetShut(false);
   for (const auto& sink : sinks) sink->Wait().IgnoreError();
   return sinks;
 }

@@ -46,6 +46,21 @@ class IgnoringObserver final : public StepObserver {
   void OnRequestEnd(const RequestStats&) override {}
 };
 
+// Holds the engine at the end of a step while the gate is shut.
+class GatedObserver final : public StepObserver {
+ public:
+  void SetShut(bool shut);
+  void OnStep(const StepStats&) override;
+  void OnToken(double) override {}
+  void OnFirstToken(double) override {}
+  void OnRequestEnd(const RequestStats&) override {}
+
+ private:
+  Mutex mutex_;
+  CondVar opened_;
+  bool shut_ GATEHOUSE_GUARDED_BY(mutex_) = false;
+};
+
 struct RunnerOptions {
   std::string model_dir;
   int num_threads = 1;
@@ -58,13 +73,14 @@ class EngineRunner {
   static absl::StatusOr<std::unique_ptr<EngineRunner>> Create(const RunnerOptions& options);
 
   Engine& engine() { return *engine_; }
-  // Submits all at once and waits for all. A refused request's sink is closed with the refusal.
+  // Submits all within one step and waits for all. A refused request's sink is closed with the
+  // refusal.
   std::vector<std::shared_ptr<CollectingSink>> Run(const std::vector<Request>& requests);
 
  private:
   EngineRunner() = default;
   SteadyClock clock_;
-  IgnoringObserver observer_;
+  GatedObserver observer_;
   std::unique_ptr<Engine> engine_;
 };
 
