@@ -177,7 +177,7 @@ class Recorder:
                     for mode in ("exact", "isolated"):
                         output, command = self.run("gatehouse-loadgen", "--target", ready["listen"], "--server-pid", server.pid,
                                                    "--ignore-eos", "--mode", mode, "--seed", 100 + seed, *shape)
-                        runs.setdefault((name, mode), []).append((json.loads(output.splitlines()[-1]), command))
+                        runs.setdefault((name, mode), []).append((json.loads(output.splitlines()[0]), command))  # its one run
             with urllib.request.urlopen(f"http://{ready['metrics']}/metrics") as answer:
                 pairs = {fate: float(re.search(rf'assignments_total{{fate="{fate}",mode="threshold"}} (\S+)', text).group(1))
                          for text in [answer.read().decode()] for fate in ("kept", "dropped")}
