@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace gatehouse {
 namespace {
@@ -80,6 +82,28 @@ TEST_F(FrontPoolTest, BytesThatOthersHoldLeaveATenantItsEqualPart) {
   EXPECT_EQ(absl::OkStatus(), RunAs("b", 50));
   EXPECT_TRUE(absl::IsResourceExhausted(RunAs("b", 1)));
   Release();
+}
+
+TEST(FrontPoolThreadsTest, RunsEachTaskOnceFromAnyThread) {
+  constexpr int kSubmitters = 4, kTasks = 2000;
+  std::atomic<int> num_run = 0;
+  int num_taken = 0;
+  {
+    FrontPool pool(3, {.max_tasks = 50, .max_bytes = 1000});
+    std::vector<std::future<int>> submitters;
+    for (int s = 0; s < kSubmitters; ++s) {
+      submitters.push_back(std::async(std::launch::async, [&pool, &num_run, s] {
+        int taken = 0;
+        for (int i = 0; i < kTasks; ++i) {
+          taken += pool.Run(std::to_string(s), i % 40, [&num_run] { ++num_run; }).ok() ? 1 : 0;
+        }
+        return taken;
+      }));
+    }
+    for (auto& submitter : submitters) num_taken += submitter.get();
+  }
+  EXPECT_EQ(num_run, num_taken);
+  EXPECT_GT(num_taken, 0);
 }
 
 }  // namespace
