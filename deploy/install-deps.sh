@@ -3,7 +3,7 @@
 #
 #   deploy/install-deps.sh            to build and run the server
 #   deploy/install-deps.sh --test     and to build and run the tests
-#   deploy/install-deps.sh --tools    and for .ci/run: clang, formatting, linting, promtool
+#   deploy/install-deps.sh --tools    and for .ci/run: clang, formatting, linting
 #   deploy/install-deps.sh --dry-run  print the missing packages and change nothing (combines with the others)
 #
 # Uses sudo only when packages are missing and the user is not root.
@@ -15,10 +15,10 @@ build_packages=(
   libabsl-dev prometheus-cpp-dev nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libpcre2-dev libutf8proc-dev
 )
 test_packages=(
-  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv
+  libgtest-dev libgmock-dev libbenchmark-dev prometheus python3 python3-venv
 )
 tools_packages=(
-  clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld-14 shellcheck prometheus
+  clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld-14 shellcheck
 )
 
 packages=("${build_packages[@]}")
@@ -59,7 +59,7 @@ if [ "$(id -u)" -ne 0 ]; then
   as_root=(sudo)
 fi
 
-# The package prometheus is wanted for promtool alone: keep apt from starting its server.
+# Tests start Prometheus themselves: keep apt from starting it as a service.
 policy=/usr/sbin/policy-rc.d
 if [[ " ${missing[*]} " == *" prometheus "* ]] && [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null

@@ -334,6 +334,7 @@ grpc::ServerUnaryReactor* AdminService::SetRoutingPolicy(grpc::CallbackServerCon
                                                          v1::RoutingPolicy* response) {
   return Answer(context, [&]() -> absl::Status {
     GATEHOUSE_ASSIGN_OR_RETURN(*response, parts_.routing.Set(*request));
+    parts_.metrics.SetRoutingPolicyVersion(response->version());
     parts_.logger.Log(LogLevel::kInfo, "operator set the routing policy",
                       {{"version", std::to_string(response->version())},
                        {"isolated", response->isolated().policy()},

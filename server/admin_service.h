@@ -20,7 +20,7 @@ namespace gatehouse {
 // All of it outlives the service.
 struct AdminParts {
   const ServingState& state;
-  const PrometheusMetrics& metrics;
+  PrometheusMetrics& metrics;
   Logger& logger;
   const Clock& clock;
   const RateWindow& rates;

@@ -261,6 +261,9 @@ absl::Status ListeningServer::Serve(Engine& engine) {
   GATEHOUSE_ASSIGN_OR_RETURN(v1::RoutingPolicy routing, LoadRoutingPolicy(config_));
   const absl::Status usable = routing_.Start(FactsOf(engine.model(), config_.engine), routing);
   if (!usable.ok()) return Named(config_.routing_config, usable);
+  const auto& scheduler = config_.engine.scheduler;
+  parts_.metrics.SetQueueLimits(scheduler.max_queued_requests, scheduler.max_queued_tokens);
+  parts_.metrics.SetRoutingPolicyVersion(routing_.policy().version());
   state_.SetEngine(engine);
   {
     // Whoever reads the ready file finds a server that says SERVING.

@@ -33,6 +33,9 @@ constexpr Metric kRequests{"gatehouse_requests_total", "Calls that have ended, b
 constexpr Metric kRunning{"gatehouse_requests_running", "Requests that take part in steps."};                                         // model, priority
 constexpr Metric kWaiting{"gatehouse_requests_waiting", "Requests that wait in the queue."};                                          // model, priority
 constexpr Metric kQueueTokens{"gatehouse_queue_tokens", "Prompt tokens of the requests that wait."};                                  // model, priority
+constexpr Metric kWaitingLimit{"gatehouse_requests_waiting_limit", "Requests that may wait in the queue; more are refused."};            //
+constexpr Metric kQueueTokensLimit{"gatehouse_queue_tokens_limit", "Prompt tokens that may wait in the queue; more are refused."};    //
+constexpr Metric kPolicyVersion{"gatehouse_policy_version", "Version of the routing policy in force; every change raises it."};  //
 constexpr Metric kTenantRunning{"gatehouse_tenant_requests_running", "Requests of a tenant that take part in steps."};                 // tenant
 constexpr Metric kTenantWaiting{"gatehouse_tenant_requests_waiting", "Requests of a tenant that wait in the queue."};                  // tenant
 constexpr Metric kTenantQueueTokens{"gatehouse_tenant_queue_tokens", "Prompt tokens of a tenant's requests that wait."};              // tenant
@@ -264,6 +267,15 @@ void PrometheusMetrics::SetCertificateExpiry(ReloadedFile file, double unix_seco
   GaugeFamily(kCertificateExpiry, *registry_)
       .Add({{"file", ReloadedFileName(file)}})
       .Set(unix_seconds);
+}
+
+void PrometheusMetrics::SetQueueLimits(int32_t num_requests, int64_t num_tokens) {
+  GaugeFamily(kWaitingLimit, *registry_).Add({}).Set(num_requests);
+  GaugeFamily(kQueueTokensLimit, *registry_).Add({}).Set(static_cast<double>(num_tokens));
+}
+
+void PrometheusMetrics::SetRoutingPolicyVersion(int64_t version) {
+  GaugeFamily(kPolicyVersion, *registry_).Add({}).Set(static_cast<double>(version));
 }
 
 void PrometheusMetrics::OnStep(const StepStats& stats) {

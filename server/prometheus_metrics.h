@@ -73,6 +73,9 @@ class PrometheusMetrics final : public StepObserver {
   // When the first certificate of the listener expires, Unix time.
   void SetCertificateExpiry(ReloadedFile file, double unix_seconds);
 
+  void SetQueueLimits(int32_t num_requests, int64_t num_tokens);
+  void SetRoutingPolicyVersion(int64_t version);
+
   EngineTotals Totals() const GATEHOUSE_EXCLUDES(mutex_);
   // The longest step of the last 10 to 20 minutes; 0: there was none.
   double LongestStepSeconds() const GATEHOUSE_EXCLUDES(mutex_);

@@ -278,6 +278,20 @@ TEST(PrometheusMetricsTest, AddsUpWhatReplaysFound) {
   }
 }
 
+TEST(PrometheusMetricsTest, ShowsTheQueueLimitsAndThePolicyLastSet) {
+  PrometheusMetrics metrics(kBuild, std::nullopt);
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("_limit")));
+  metrics.SetQueueLimits(7, int64_t{1} << 20);
+  metrics.SetRoutingPolicyVersion(1);
+  metrics.SetRoutingPolicyVersion(2);
+  const std::string text = metrics.Scrape();
+  for (const char* line :
+       {"\ngatehouse_requests_waiting_limit 7\n", "\ngatehouse_queue_tokens_limit 1048576\n",
+        "\ngatehouse_policy_version 2\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 // A row of the table in docs/operations.md: at most so many series of experts, routing and devices,
 // each number times what its column names.
 struct DocumentedSeries {
