@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages Gatehouse needs. Quick when nothing is missing: one dpkg query, no network.
 #
-#   deploy/install-deps.sh            to build and run the server
-#   deploy/install-deps.sh --test     and to build and run the tests
-#   deploy/install-deps.sh --tools    and for .ci/run: clang, formatting, linting
-#   deploy/install-deps.sh --dry-run  print the missing packages and change nothing (combines with the others)
+#   deploy/install-deps.sh               to build and run the server
+#   deploy/install-deps.sh --test        and to build and run the tests
+#   deploy/install-deps.sh --tools       and for .ci/run: clang, formatting, linting
+#   deploy/install-deps.sh --containers  and to build and run the image
+#   deploy/install-deps.sh --dry-run     print the missing packages and change nothing (combines with the others)
 #
 # Uses sudo only when packages are missing and the user is not root.
 set -euo pipefail
@@ -20,6 +21,9 @@ test_packages=(
 tools_packages=(
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld-14 shellcheck
 )
+container_packages=(
+  binutils podman runc conmon containernetworking-plugins iptables mmdebstrap python3
+)
 
 packages=("${build_packages[@]}")
 dry_run=
@@ -27,8 +31,9 @@ for argument in "$@"; do
   case $argument in
     --test) packages+=("${test_packages[@]}") ;;
     --tools) packages+=("${test_packages[@]}" "${tools_packages[@]}") ;;
+    --containers) packages+=("${container_packages[@]}") ;;
     --dry-run) dry_run=1 ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "install-deps.sh: unknown argument $argument (see --help)" >&2; exit 2 ;;
   esac
 done
