@@ -104,7 +104,8 @@ def main():
     ImageTest.bin_dir = pathlib.Path(sys.argv.pop(1)).resolve()
     reason = containers.unavailable()
     if reason is None:
-        containers.make_base_image()
+        reason = containers.make_base_image()
+    if reason is None:
         reason = containers.cannot_run_containers()
     if reason is not None:
         print(f"skipped, no container was built or run: {reason}")
