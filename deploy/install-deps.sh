@@ -4,7 +4,7 @@
 #   deploy/install-deps.sh               to build and run the server
 #   deploy/install-deps.sh --test        and to build and run the tests
 #   deploy/install-deps.sh --tools       and for .ci/run: clang, formatting, linting
-#   deploy/install-deps.sh --containers  and to build and run the image
+#   deploy/install-deps.sh --containers  and to build and run the image and check manifests
 #   deploy/install-deps.sh --dry-run     print the missing packages and change nothing (combines with the others)
 #
 # Uses sudo only when packages are missing and the user is not root.
@@ -22,7 +22,8 @@ tools_packages=(
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld-14 shellcheck
 )
 container_packages=(
-  binutils podman runc conmon containernetworking-plugins iptables mmdebstrap python3
+  binutils podman runc conmon containernetworking-plugins iptables mmdebstrap python3 python3-venv
+  prometheus prometheus-alertmanager yamllint
 )
 
 packages=("${build_packages[@]}")
@@ -66,7 +67,7 @@ fi
 
 # Tests start Prometheus themselves: keep apt from starting it as a service.
 policy=/usr/sbin/policy-rc.d
-if [[ " ${missing[*]} " == *" prometheus "* ]] && [ ! -e "$policy" ]; then
+if [[ " ${missing[*]} " == *" prometheus"* ]] && [ ! -e "$policy" ]; then
   printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
   "${as_root[@]}" chmod 755 "$policy"
   trap '"${as_root[@]}" rm -f "$policy"' EXIT

@@ -4,19 +4,28 @@
 #
 #   tests/python_env.sh            makes it if needed
 #   tests/python_env.sh --check    installs nothing: fails, and says so, if it is not ready
+#   tests/python_env.sh --deploy   the same for tests/deploy/requirements.txt in .venv-deploy (also before --check)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
+requirements=tests/requirements.txt
+flags=
+if [ "${1-}" = --deploy ]; then
+  venv=$root/.venv-deploy
+  requirements=tests/deploy/requirements.txt
+  flags=" --deploy"
+  shift
+fi
 python=$venv/bin/python
 stamp=$venv/gatehouse-requirements
 
-is_ready() { [ -x "$python" ] && cmp -s "$root/tests/requirements.txt" "$stamp"; }
+is_ready() { [ -x "$python" ] && cmp -s "$root/$requirements" "$stamp"; }
 
 case ${1-} in
   "") ;;
   --check)
     is_ready && { echo "$python"; exit 0; }
-    echo "python_env.sh: no Python environment for the integration tests; make it with: tests/python_env.sh" >&2
+    echo "python_env.sh: no Python environment with $requirements; make it with: tests/python_env.sh$flags" >&2
     exit 1
     ;;
   *) echo "python_env.sh: unknown argument $1 (see the top of the script)" >&2; exit 2 ;;
@@ -29,9 +38,9 @@ if ! is_ready; then
   # Debian's Python, if it can make environments: another one first on the path may lack wheels.
   base=/usr/bin/python3
   "$base" -c 'import ensurepip' 2>/dev/null || base=python3
-  echo "python_env.sh: installing tests/requirements.txt into $venv" >&2
+  echo "python_env.sh: installing $requirements into $venv" >&2
   "$base" -m venv "$venv" >&2
-  "$python" -m pip install --quiet --disable-pip-version-check --retries 5 -r "$root/tests/requirements.txt" >&2
-  cp "$root/tests/requirements.txt" "$stamp"
+  "$python" -m pip install --quiet --disable-pip-version-check --retries 5 -r "$root/$requirements" >&2
+  cp "$root/$requirements" "$stamp"
 fi
 echo "$python"
