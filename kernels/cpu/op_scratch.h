@@ -4,8 +4,11 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <new>
+#include <utility>
+
+#include "kernels/buffer.h"
+#include "kernels/cpu/memory.h"
 
 namespace gatehouse::cpu {
 
@@ -14,22 +17,17 @@ class OpScratch {
   // At least that many bytes, 64-byte aligned, of any content; the same memory at every call.
   // Throws std::bad_alloc, as every container does.
   char* Take(size_t num_bytes) {
-    if (num_bytes > num_bytes_) {
-      memory_ = nullptr;
-      num_bytes_ = 0;
-      memory_.reset(static_cast<char*>(::operator new(num_bytes, kAlignment)));
-      num_bytes_ = num_bytes;
+    if (num_bytes > memory_.num_bytes()) {
+      memory_ = Buffer();
+      absl::StatusOr<Buffer> grown = AllocateZeroed(num_bytes);
+      if (!grown.ok()) throw std::bad_alloc();
+      memory_ = *std::move(grown);
     }
-    return memory_.get();
+    return memory_.as<char>();
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
-  struct Free {
-    void operator()(char* memory) const { ::operator delete(memory, kAlignment); }
-  };
-  std::unique_ptr<char, Free> memory_;
-  size_t num_bytes_ = 0;
+  Buffer memory_;
 };
 
 }  // namespace gatehouse::cpu
