@@ -220,6 +220,7 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
     step_stats_.layer_loads.push_back(
         LayerLoadOf(model_.moe_layers[i], step.result->routes[i], step.plan->routed_tokens));
   }
+  step_stats_.cost = step.result == nullptr ? StepCost{} : step.result->cost;
   observer_.OnStep(step_stats_);
 }
 

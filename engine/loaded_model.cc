@@ -238,6 +238,7 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested,
                              Transformer::Create(*backend, shape, std::move(weights)));
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.cache, KvCache::Create(*backend, kv, model.num_layers,
                                                            loaded.memory_plan.num_kv_blocks));
+  loaded.cost = CostOfModel(model, tensors, formats, kv, *backend);
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
   loaded.description.hash = HashModel(model, views);
   if (cache) loaded.description.packed_cache = cache->Finish();
@@ -262,9 +263,9 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config,
     GATEHOUSE_ASSIGN_OR_RETURN(
         recorder, RouteRecorder::Create(config.trace, TraceHeaderOf(parts.model, hash)));
   }
-  loaded.worker =
-      std::make_unique<LocalWorker>(std::move(parts.backend), std::move(parts.transformer),
-                                    *std::move(parts.cache), std::move(recorder));
+  loaded.worker = std::make_unique<LocalWorker>(
+      std::move(parts.backend), std::move(parts.transformer), *std::move(parts.cache),
+      std::move(parts.cost), std::move(recorder));
   return loaded;
 }
 

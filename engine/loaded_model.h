@@ -11,6 +11,7 @@
 #include "engine/engine_config.h"
 #include "engine/memory_plan.h"
 #include "engine/model/model_config.h"
+#include "engine/model/step_cost.h"
 #include "engine/model/transformer.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/worker.h"
@@ -29,6 +30,7 @@ struct LoadedParts {
   std::unique_ptr<Backend> backend;                   // outlives the two below
   std::unique_ptr<Transformer> transformer;
   std::optional<KvCache> cache;
+  ModelCost cost;
 };
 
 struct LoadedModel {

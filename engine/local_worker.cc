@@ -25,6 +25,9 @@ absl::StatusOr<StepResult> LocalWorker::Run(const StepPlan& plan,
   if (records) recorder_->EndStep();
   SampleRows(plan, sampling, result.samples);
   GATEHOUSE_RETURN_IF_ERROR(backend_->Finish());
+  result.cost = CostOfStep(cost_, {.sequences = plan.spans,
+                                   .num_logit_rows = static_cast<int64_t>(plan.logit_rows.size()),
+                                   .routes = result.routes});
   return result;
 }
 

@@ -17,10 +17,11 @@ class LocalWorker final : public Worker {
   // `backend` made everything in `transformer` and `cache`, and outlives them: members are
   // destroyed in reverse order.
   LocalWorker(std::unique_ptr<Backend> backend, std::unique_ptr<Transformer> transformer,
-              KvCache cache, std::unique_ptr<RouteRecorder> recorder)
+              KvCache cache, ModelCost cost, std::unique_ptr<RouteRecorder> recorder)
       : backend_(std::move(backend)),
         transformer_(std::move(transformer)),
         cache_(std::move(cache)),
+        cost_(std::move(cost)),
         recorder_(std::move(recorder)) {}
 
   absl::StatusOr<StepResult> Run(const StepPlan& plan,
@@ -33,6 +34,7 @@ class LocalWorker final : public Worker {
   const std::unique_ptr<Backend> backend_;
   const std::unique_ptr<Transformer> transformer_;
   const KvCache cache_;
+  const ModelCost cost_;
   const std::unique_ptr<RouteRecorder> recorder_;  // null: nothing is recorded
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/model/step_cost.h"
 #include "engine/moe/route_plan.h"
 #include "engine/request/routing_mode.h"
 #include "engine/request/tenant.h"
@@ -40,6 +41,7 @@ struct StepStats {
   int64_t num_kv_blocks_total = 0;
   int32_t num_preemptions = 0;         // in this step
   std::vector<LayerLoad> layer_loads;  // one a MoE layer
+  StepCost cost;                       // zeros after an error
 };
 
 struct RequestStats {

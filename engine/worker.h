@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/model/step_cost.h"
 #include "engine/moe/route_plan.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/backend.h"
@@ -20,6 +21,7 @@ struct StepResult {
   std::vector<uint8_t>
       row_failed;  // [num_rows]: a value that is not finite; the row's request must end
   std::vector<RoutePlan> routes;  // one a MoE layer, ascending
+  StepCost cost;
 };
 
 class Worker {

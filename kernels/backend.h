@@ -25,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/buffer.h"
 #include "kernels/kv_type.h"
+#include "kernels/machine_limits.h"
 #include "kernels/tensor.h"
 #include "kernels/weight_format.h"
 
@@ -333,6 +334,8 @@ class Backend {
   virtual std::string_view name() const = 0;     // "cpu"
   virtual std::string isa() const = 0;           // "avx2", "portable"
   virtual int num_threads() const { return 1; }  // that it computes with
+  // At most 0.2 s. Not while a step runs.
+  virtual MachineLimits MeasureLimits() { return {}; }
 
   // Memory. Allocate is zeroed, aligned to 64 bytes; RESOURCE_EXHAUSTED with the number of bytes
   // when it cannot be had.

@@ -106,20 +106,11 @@ void WriteThroughput(const RecentWork& recent, v1::Throughput& to) {
   to.set_steps_per_second(static_cast<double>(recent.work.num_steps) / seconds);
 }
 
-void WriteRoofline(const RecentWork& recent, const Engine& engine, v1::Roofline& to) {
-  const MemoryPlan& plan = engine.memory_plan();
-  const ModelDescription& model = engine.model();
-  const double num_experts =
-      static_cast<double>(model.moe_layers.size()) * static_cast<double>(model.num_experts);
-  const double expert_bytes =
-      num_experts > 0 ? static_cast<double>(plan.expert_weight_bytes) / num_experts : 0;
+void WriteRoofline(const RecentWork& recent, v1::Roofline& to) {
   const EngineTotals& work = recent.work;
-  const double bytes =
-      static_cast<double>(work.num_steps) * static_cast<double>(plan.dense_weight_bytes) +
-      static_cast<double>(work.num_active_experts) * expert_bytes;
   const auto tokens = static_cast<double>(work.num_prompt_tokens + work.num_generated_tokens);
-  if (tokens > 0) to.set_weight_bytes_per_token(bytes / tokens);
-  if (work.step_seconds > 0) to.set_weight_bytes_per_second(bytes / work.step_seconds);
+  if (tokens > 0) to.set_weight_bytes_per_token(work.weight_bytes / tokens);
+  if (work.step_seconds > 0) to.set_weight_bytes_per_second(work.weight_bytes / work.step_seconds);
   to.set_step_share(std::min(1.0, work.step_seconds / recent.window_seconds));
 }
 
@@ -178,7 +169,7 @@ v1::ServerStatus AdminService::Status() const {
   if (engine == nullptr) return status;
   WriteEngine(*engine, now, status);
   if (recent.work.num_steps > 0 && recent.window_seconds > 0) {
-    WriteRoofline(recent, *engine, *status.mutable_roofline());
+    WriteRoofline(recent, *status.mutable_roofline());
   }
   return status;
 }

@@ -181,6 +181,15 @@ void LogModel(const Logger& logger, const Engine& engine, double load_seconds) {
               {"seconds", absl::StrFormat("%.3f", load_seconds)}});
 }
 
+void LogLimits(const Logger& logger, const MachineLimits& limits, double seconds) {
+  const auto billions = [](double rate) { return absl::StrFormat("%.1f", rate * 1e-9); };
+  logger.Log(LogLevel::kInfo, "machine limits",
+             {{"read_gb_per_second", billions(limits.read_bytes_per_second)},
+              {"float_gop_per_second", billions(limits.float_operations_per_second)},
+              {"integer_gop_per_second", billions(limits.integer_operations_per_second)},
+              {"seconds", absl::StrFormat("%.3f", seconds)}});
+}
+
 int FailToLoad(const absl::Status& status) {
   const bool usage = status.code() == absl::StatusCode::kInvalidArgument;
   return Fail(status, usage ? kBadUsage : kBadModel);
@@ -242,6 +251,8 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
     return Fail(server.status(), taken ? kFailed : kBadUsage);
   }
   logger.Log(LogLevel::kDebug, "loading", {{"listen", (*server)->listen_address()}});
+  const MachineLimits limits = (*backend)->MeasureLimits();
+  LogLimits(logger, limits, ToSeconds(clock.Now() - start));
   auto loaded = Engine::Create(config.engine, *std::move(backend), clock, metrics);
   if (!loaded.ok()) {
     logger.Flush();
@@ -249,7 +260,7 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   }
   engine = *std::move(loaded);
   LogModel(logger, *engine, ToSeconds(clock.Now() - start));
-  metrics.SetModel(engine->model());
+  metrics.SetModel(engine->model(), limits);
 
   signals.Arm([&server] { (*server)->HurryDrain(); });
   const absl::Status serving = (*server)->Serve(*engine);

@@ -11,6 +11,7 @@
 
 #include "kernels/base/check.h"
 #include "server/expert_series.h"
+#include "server/roofline_series.h"
 
 namespace gatehouse {
 namespace {
@@ -127,7 +128,8 @@ struct PrometheusMetrics::QueueGauges {
 };
 
 struct PrometheusMetrics::ModelSeries {
-  ModelSeries(const ModelDescription& description, int level, prometheus::Registry& registry);
+  ModelSeries(const ModelDescription& description, const MachineLimits& limits, int level,
+              prometheus::Registry& registry);
 
   const std::string name;
   const int level;
@@ -148,9 +150,11 @@ struct PrometheusMetrics::ModelSeries {
   Counter& preemptions;
   Counter& active_experts;
   Gauge& last_step;
+  RooflineSeries roofline;
 };
 
-PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description, int level,
+PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
+                                            const MachineLimits& limits, int level,
                                             prometheus::Registry& registry)
     : name(description.name),
       level(level),
@@ -170,7 +174,8 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
       kv_free(GaugeFamily(kKvBlocks, registry).Add({{"state", "free"}})),
       preemptions(CounterFamily(kPreemptions, registry).Add({})),
       active_experts(CounterFamily(kActiveExperts, registry).Add({})),
-      last_step(GaugeFamily(kLastStep, registry).Add({})) {
+      last_step(GaugeFamily(kLastStep, registry).Add({})),
+      roofline(limits, {std::begin(kPhaseNames), std::end(kPhaseNames)}, registry) {
   for (int i = 0; i < kNumPriorities; ++i) {
     const prometheus::Labels labels = {{"model", name}, {"priority", kPriorityNames[i]}};
     queues[i] = {.running = &GaugeFamily(kRunning, registry).Add(labels),
@@ -201,7 +206,7 @@ PrometheusMetrics::PrometheusMetrics(const BuildDescription& build, std::optiona
 
 PrometheusMetrics::~PrometheusMetrics() = default;
 
-void PrometheusMetrics::SetModel(const ModelDescription& model) {
+void PrometheusMetrics::SetModel(const ModelDescription& model, const MachineLimits& limits) {
   GATEHOUSE_CHECK(owned_model_ == nullptr) << "one model a server";
   GaugeFamily(kModelInfo, *registry_)
       .Add({{"model", model.name},
@@ -211,7 +216,7 @@ void PrometheusMetrics::SetModel(const ModelDescription& model) {
       .Set(1);
   const int64_t num_series = static_cast<int64_t>(model.moe_layers.size()) * model.num_experts;
   const int level = wanted_level_.value_or(num_series <= kMaxExpertSeries ? 2 : 1);
-  owned_model_ = std::make_unique<ModelSeries>(model, level, *registry_);
+  owned_model_ = std::make_unique<ModelSeries>(model, limits, level, *registry_);
   model_ = owned_model_.get();
 }
 
@@ -286,6 +291,7 @@ void PrometheusMetrics::OnStep(const StepStats& stats) {
   model.prompt_computed.Increment(stats.num_new_prompt_tokens);
   model.prompt_cached.Increment(static_cast<double>(stats.num_cached_prompt_tokens));
   model.preemptions.Increment(stats.num_preemptions);
+  model.roofline.OnStep(phase, stats);
   SetLoad(stats.priority_counts, stats.num_kv_blocks_used, stats.num_kv_blocks_total);
   // Steps carry monotonic time; alerts compare with the wall clock.
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -296,7 +302,7 @@ void PrometheusMetrics::OnStep(const StepStats& stats) {
   totals_.num_prompt_tokens += stats.num_new_prompt_tokens;
   totals_.num_cached_prompt_tokens += stats.num_cached_prompt_tokens;
   totals_.num_preemptions += stats.num_preemptions;
-  totals_.num_active_experts += num_active_experts;
+  totals_.weight_bytes += stats.cost.dense_bytes + stats.cost.expert_bytes;
   totals_.step_seconds += stats.duration_seconds;
   ++totals_.num_steps;
   if (stats.time - longest_begin_ >= kLongestStepWindow) {

@@ -1,5 +1,5 @@
 // Every metric of the server: names, help and labels stand in the table of prometheus_metrics.cc,
-// those of experts and routing in that of expert_series.cc.
+// those of experts and routing in that of expert_series.cc, those of limits in roofline_series.cc.
 //
 // Owner: main; outlives the engine, whose loop alone calls the StepObserver methods. SetModel makes
 // the series of the model: once, before the first request. Everything else may be called by any
@@ -23,6 +23,7 @@
 #include "engine/engine.h"
 #include "engine/step_stats.h"
 #include "kernels/base/mutex.h"
+#include "kernels/machine_limits.h"
 #include "server/expert_load.h"
 
 namespace gatehouse {
@@ -49,7 +50,7 @@ struct EngineTotals {
   int64_t num_steps = 0;
   int64_t num_ended_requests = 0;
   int64_t num_preemptions = 0;
-  int64_t num_active_experts = 0;  // experts that got a token, summed over layers and steps
+  double weight_bytes = 0;  // read by steps
   double step_seconds = 0;
 };
 
@@ -64,7 +65,8 @@ class PrometheusMetrics final : public StepObserver {
   PrometheusMetrics(const BuildDescription& build, std::optional<int> level);
   ~PrometheusMetrics() override;
 
-  void SetModel(const ModelDescription& model);
+  // Limits of 0 were not measured.
+  void SetModel(const ModelDescription& model, const MachineLimits& limits = {});
   void SetState(EngineState state);
   // Between steps: what an idle engine would otherwise leave at its last step's values.
   void SetStatus(const EngineStatus& status);

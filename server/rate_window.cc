@@ -20,7 +20,7 @@ RecentWork RateWindow::Read() const {
   recent.work.num_steps -= old.num_steps;
   recent.work.num_ended_requests -= old.num_ended_requests;
   recent.work.num_preemptions -= old.num_preemptions;
-  recent.work.num_active_experts -= old.num_active_experts;
+  recent.work.weight_bytes -= old.weight_bytes;
   recent.work.step_seconds -= old.step_seconds;
   return recent;
 }

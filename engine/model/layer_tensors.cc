@@ -250,48 +250,95 @@ WeightFormat FormatOfHeads(const LayerTensors& layer, const WeightFormats& forma
   return FormatOf({&layer.latent.kv_up}, quantised ? std::nullopt : formats.dense);
 }
 
-WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& formats,
-                           const Backend& backend) {
-  const auto stacked_bytes = [&](std::initializer_list<const NamedTensor*> parts,
-                                 WeightFormat format) {
+namespace {
+
+// Gives `visit` the parts of a layer.
+class LayerParts {
+ public:
+  LayerParts(const LayerTensors& layer, const WeightFormats& formats, const Backend& backend,
+             const std::function<void(const PackedPart&)>& visit)
+      : layer_(layer), formats_(formats), backend_(backend), visit_(visit) {}
+
+  void Visit() const {
+    const std::initializer_list<const NamedTensor*> qkv = {&layer_.q, &layer_.k, &layer_.v};
+    if (!layer_.is_latent()) Stacked(qkv, FormatOf(qkv, formats_.dense));
+    for (const NamedTensor* matrix : AloneMatrices(layer_)) {
+      Stacked({matrix}, FormatOf({matrix}, formats_.dense));
+    }
+    for (const auto* heads : {&layer_.latent.absorb, &layer_.latent.expand}) {
+      for (const WeightView& head : *heads) {
+        Matrix(head.num_rows, head.num_cols, FormatOfHeads(layer_, formats_));
+      }
+    }
+    const auto num_experts = static_cast<int>(layer_.experts.size());
+    Experts(layer_.is_moe ? PackedPart::Use::kRoutedRows : PackedPart::Use::kEveryRow,
+            ShapeOf(layer_.experts.front(), num_experts), FormatOfExperts(layer_, formats_));
+    if (!layer_.router.name.empty()) Stacked({&layer_.router}, FormatOfRouter(layer_));
+    if (!layer_.has_shared()) return;
+    Experts(PackedPart::Use::kEveryRow, ShapeOf(layer_.shared, 1),
+            FormatOfShared(layer_, formats_));
+    if (layer_.shared_scale.name.empty()) return;
+    Stacked({&layer_.shared_scale}, FormatOf({&layer_.shared_scale}, {}));
+  }
+
+ private:
+  void Stacked(std::initializer_list<const NamedTensor*> parts, WeightFormat format) const {
     int64_t num_outputs = 0;
     for (const NamedTensor* part : parts) num_outputs += part->view.num_rows;
-    return static_cast<int64_t>(
-        backend.PackedMatrixBytes(num_outputs, (*parts.begin())->view.num_cols, format));
-  };
+    Matrix(num_outputs, (*parts.begin())->view.num_cols, format);
+  }
+  void Matrix(int64_t num_outputs, int64_t num_inputs, WeightFormat format) const {
+    visit_({.format = format,
+            .num_weights = num_outputs * num_inputs,
+            .num_bytes =
+                static_cast<int64_t>(backend_.PackedMatrixBytes(num_outputs, num_inputs, format))});
+  }
+  void Experts(PackedPart::Use use, const ExpertsShape& shape, WeightFormat format) const {
+    visit_({.use = use,
+            .format = format,
+            .num_weights = 3 * shape.hidden_size * shape.intermediate_size,
+            .num_bytes = static_cast<int64_t>(backend_.PackedExpertsBytes(shape, format)),
+            .num_experts = shape.num_experts});
+  }
+
+  const LayerTensors& layer_;
+  const WeightFormats& formats_;
+  const Backend& backend_;
+  const std::function<void(const PackedPart&)>& visit_;
+};
+
+}  // namespace
+
+void ForEachPart(const ModelTensors& tensors, const WeightFormats& formats, const Backend& backend,
+                 const std::function<void(const PackedPart&)>& visit) {
+  for (const LayerTensors& layer : tensors.layers) {
+    LayerParts(layer, formats, backend, visit).Visit();
+  }
+  const WeightView& head = tensors.head.view;
+  const WeightFormat format = FormatOf({&tensors.head}, formats.dense);
+  visit({.use = PackedPart::Use::kLogitRows,
+         .format = format,
+         .num_weights = head.num_rows * head.num_cols,
+         .num_bytes = static_cast<int64_t>(
+             backend.PackedMatrixBytes(head.num_rows, head.num_cols, format))});
+}
+
+WeightBytes MeasureWeights(const ModelTensors& tensors, const WeightFormats& formats,
+                           const Backend& backend) {
   const WeightView& table = tensors.embedding.view;
   WeightBytes bytes;
   bytes.dense = table.num_rows * table.num_cols * static_cast<int64_t>(DTypeBytes(table.dtype));
-  bytes.dense += stacked_bytes({&tensors.head}, FormatOf({&tensors.head}, formats.dense));
   bytes.dense += tensors.final_norm.view.num_cols * static_cast<int64_t>(sizeof(float));
   for (const LayerTensors& layer : tensors.layers) {
-    const std::initializer_list<const NamedTensor*> qkv = {&layer.q, &layer.k, &layer.v};
-    if (!layer.is_latent()) bytes.dense += stacked_bytes(qkv, FormatOf(qkv, formats.dense));
-    for (const NamedTensor* matrix : AloneMatrices(layer)) {
-      bytes.dense += stacked_bytes({matrix}, FormatOf({matrix}, formats.dense));
-    }
-    for (const auto* heads : {&layer.latent.absorb, &layer.latent.expand}) {
-      for (const WeightView& head : *heads) {
-        bytes.dense += static_cast<int64_t>(
-            backend.PackedMatrixBytes(head.num_rows, head.num_cols, FormatOfHeads(layer, formats)));
-      }
-    }
     bytes.dense += VectorBytes(layer);
-    const auto ffn_bytes = static_cast<int64_t>(backend.PackedExpertsBytes(
-        ShapeOf(layer.experts.front(), layer.experts.size()), FormatOfExperts(layer, formats)));
-    (layer.is_moe ? bytes.experts : bytes.dense) += ffn_bytes;
-    if (!layer.router.name.empty()) {
-      bytes.dense += stacked_bytes({&layer.router}, FormatOfRouter(layer));
-    }
     if (layer.gate_by_cosine) {
       bytes.dense += static_cast<int64_t>(layer.experts.size() * sizeof(float));
     }
-    if (!layer.has_shared()) continue;
-    bytes.dense += static_cast<int64_t>(
-        backend.PackedExpertsBytes(ShapeOf(layer.shared, 1), FormatOfShared(layer, formats)));
-    if (layer.shared_scale.name.empty()) continue;
-    bytes.dense += stacked_bytes({&layer.shared_scale}, FormatOf({&layer.shared_scale}, {}));
   }
+  ForEachPart(tensors, formats, backend, [&](const PackedPart& part) {
+    const bool is_routed = part.use == PackedPart::Use::kRoutedRows;
+    (is_routed ? bytes.experts : bytes.dense) += part.num_bytes;
+  });
   return bytes;
 }
 

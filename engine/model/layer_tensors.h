@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -79,6 +80,19 @@ WeightFormat FormatOfHeads(const LayerTensors& layer, const WeightFormats& forma
 inline WeightFormat FormatOfRouter(const LayerTensors& layer) {
   return FormatOf({&layer.router}, std::nullopt);
 }
+
+// What is packed as one, with what it is for.
+struct PackedPart {
+  enum class Use { kEveryRow, kLogitRows, kRoutedRows };
+  Use use = Use::kEveryRow;
+  WeightFormat format = WeightFormat::kF32;
+  int64_t num_weights = 0;  // that a row is multiplied by: of a matrix, of one expert
+  int64_t num_bytes = 0;    // of all experts
+  int num_experts = 1;
+};
+// Layer by layer, the output head last; of a layer at most one has routed rows.
+void ForEachPart(const ModelTensors& tensors, const WeightFormats& formats, const Backend& backend,
+                 const std::function<void(const PackedPart&)>& visit);
 
 struct WeightBytes {
   int64_t experts = 0;  // routed experts of all layers, their biases counted

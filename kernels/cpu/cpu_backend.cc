@@ -7,6 +7,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
 #include "kernels/cpu/isa_list.h"
+#include "kernels/cpu/machine_limits.h"
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/cpu/panel_product.h"
@@ -22,6 +23,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CpuBackend::Make(const BackendOptions& 
   GATEHOUSE_ASSIGN_OR_RETURN(const IsaKernels* isa, FindIsa(options.isa));
   return std::make_unique<CpuBackend>(*isa, options.num_threads);
 }
+
+MachineLimits CpuBackend::MeasureLimits() { return cpu::MeasureLimits(isa_.name, pool_); }
 
 absl::StatusOr<Buffer> CpuBackend::Allocate(size_t num_bytes) { return AllocateZeroed(num_bytes); }
 

@@ -25,6 +25,7 @@ class CpuBackend final : public Backend {
   std::string_view name() const override { return "cpu"; }
   std::string isa() const override { return isa_.name; }
   int num_threads() const override { return pool_.num_threads(); }
+  MachineLimits MeasureLimits() override;
 
   absl::StatusOr<Buffer> Allocate(size_t num_bytes) override;
   void CopyFromHost(void* destination, const void* source, size_t num_bytes) override;

@@ -11,14 +11,10 @@
 
 namespace gatehouse::bench {
 
-// machine_limits_x86.cc or machine_limits_generic.cc.
-void ReadAll(const char* data, size_t num_bytes);  // num_bytes a multiple of 128
-double RunFmas(int64_t num_rounds);  // independent chains of 256-bit fused multiply-adds, or what
-                                     // the compiler makes of eight lanes; returns the operations
-
 class MachineLimits {
  public:
-  // Operations (a fused multiply-add is two) and bytes a second, of all threads of the pool.
+  // Of 256-bit instructions. Operations (a fused multiply-add is two) and bytes a second, of all
+  // threads of the pool.
   double FlopsPerSecond(ThreadPool& pool);
   double ReadBytesPerSecond(ThreadPool& pool, const char* data, size_t num_bytes);
 

@@ -1,7 +1,7 @@
 // Whole steps of a model on the CPU back end, without server or scheduler: prefill of one prompt,
-// routed exactly and under bounds, decode of a batch. Beside each rate stands its bound, measured
-// in the same run: for prefill the fused multiply-add peak, for decode the read bandwidth times the
-// bytes that the step must read once (docs/bench/METHOD.md has the formulas).
+// routed exactly and under bounds, decode of a batch. Beside each rate stand the machine's limits,
+// measured in the same run, and the share that was reached of the time that they allow
+// (engine/model/step_cost.h has the formulas).
 //
 // usage: model_bench MODEL_DIR [--threads N] [--isa NAME] [--weights FORMAT] [--repeats N]
 //                    [--threshold X]
@@ -17,13 +17,9 @@
 #include <thread>
 
 #include "engine/loaded_model.h"
-#include "engine/model/checkpoint.h"
-#include "engine/model/layer_tensors.h"
-#include "engine/model/model_config.h"
-#include "engine/model/model_tensors.h"
-#include "kernels/base/status_macros.h"
+#include "engine/model/step_cost.h"
 #include "kernels/base/thread_pool.h"
-#include "tests/bench/machine_limits.h"
+#include "kernels/cpu/machine_limits.h"
 
 namespace gatehouse::bench {
 namespace {
@@ -43,7 +39,7 @@ struct Options {
 struct Measurement {
   double seconds = 0;      // of one step, median
   double cpu_seconds = 0;  // of all threads, likewise: other programs count less
-  double bytes = 0;        // that the step reads once: weights it touches
+  StepCost cost;
   RouteReport routing;
 };
 
@@ -70,18 +66,11 @@ PinnedPolicy ThresholdPolicy(const ModelDescription& model, float threshold) {
 
 class ModelBench {
  public:
-  ModelBench(const Options& options, LoadedModel model, int64_t table_bytes)
-      : options_(options),
-        model_(std::move(model)),
-        table_bytes_(table_bytes),
-        pool_(options.num_threads) {
-    arena_.assign(size_t{256} << 20, 1);
-  }
+  ModelBench(const Options& options, LoadedModel model)
+      : options_(options), model_(std::move(model)), pool_(options.num_threads) {}
 
   void Prefill(int num_tokens, const std::string& measure, const PinnedPolicy* policy) {
     const Measurement step = Measure(1, num_tokens, 0, policy);
-    const double flops = FlopsOfPrefill(num_tokens);
-    const double peak = limits_.FlopsPerSecond(pool_);
     const auto assignments = static_cast<double>(std::max<int64_t>(step.routing.assignments, 1));
     Print({{"measure", measure},
            {"tokens", num_tokens},
@@ -89,22 +78,17 @@ class ModelBench {
            {"rerouted", static_cast<double>(step.routing.rerouted) / assignments},
            {"ms", step.seconds * 1e3},
            {"cpu_ms", step.cpu_seconds * 1e3},
-           {"tokens_per_second", num_tokens / step.seconds},
-           {"gflop_per_second", flops / step.seconds * 1e-9},
-           {"peak_gflop_per_second", peak * 1e-9},
-           {"share_of_peak", flops / step.seconds / peak}});
+           {"tokens_per_second", num_tokens / step.seconds}},
+          step);
   }
 
   void Decode(int batch) {
     const Measurement step = Measure(batch, 1, kDecodeContext, nullptr);
-    const double limit = limits_.ReadBytesPerSecond(pool_, arena_.data(), arena_.size());
     Print({{"measure", "decode"},
            {"batch", batch},
            {"ms", step.seconds * 1e3},
-           {"tokens_per_second", batch / step.seconds},
-           {"gb_per_second", step.bytes / step.seconds * 1e-9},
-           {"read_limit_gb_per_second", limit * 1e-9},
-           {"share_of_limit", step.bytes / step.seconds / limit}});
+           {"tokens_per_second", batch / step.seconds}},
+          step);
   }
 
  private:
@@ -149,7 +133,7 @@ class ModelBench {
         seconds.push_back(std::chrono::duration<double>(end - begin).count());
         cpu_seconds.push_back(cpu);
       }
-      result.bytes = BytesOfStep(*step);
+      result.cost = step->cost;
       result.routing = {};
       for (const RoutePlan& route : step->routes) {
         const RouteReport report = ReportOf(route, 0, route.num_rows);
@@ -169,42 +153,27 @@ class ModelBench {
     return *middle;
   }
 
-  // Dense weights once (the embedding table is not read but for a row a token) and each expert that
-  // has a row. Formats must not be mixed ("f32+bf16"); Main sees to it.
-  double BytesOfStep(const StepResult& step) const {
-    const ModelDescription& m = model_.description;
-    const double table = static_cast<double>(table_bytes_);
-    const double expert = 1.0 * model_.memory_plan.expert_weight_bytes /
-                          std::max<size_t>(m.moe_layers.size() * m.num_experts, 1);
-    double bytes = model_.memory_plan.dense_weight_bytes - table;
-    for (const RoutePlan& route : step.routes) {
-      for (int e = 0; e < route.num_experts; ++e) {
-        if (route.expert_begin[e + 1] > route.expert_begin[e]) bytes += expert;
-      }
-    }
-    return bytes;
+  // One sample is not a limit (a neighbour may have had the core): the best of the run.
+  void MeasureLimits() {
+    const MachineLimits now = cpu::MeasureLimits(options_.isa, pool_);
+    const auto raise = [](double value, double& best) { best = std::max(best, value); };
+    raise(now.read_bytes_per_second, limits_.read_bytes_per_second);
+    raise(now.float_operations_per_second, limits_.float_operations_per_second);
+    raise(now.integer_operations_per_second, limits_.integer_operations_per_second);
   }
 
-  // Two operations a weight and token; scores and values of causal attention; one row of the output
-  // head.
-  double FlopsOfPrefill(int num_tokens) const {
-    const ModelDescription& m = model_.description;
-    const double expert_weights =
-        1.0 * CountOf(model_.memory_plan.expert_weight_bytes, m.expert_weight_format);
-    const double table = 1.0 * m.vocab_size * m.hidden_size;
-    const double dense_weights =
-        CountOf(model_.memory_plan.dense_weight_bytes - table_bytes_, m.dense_weight_format) -
-        table;
-    const double active = dense_weights + expert_weights * m.top_k / std::max(m.num_experts, 1);
-    return 2 * (active * num_tokens +
-                table);  // attention scores are left out: a lower bound of the work
-  }
-  static double CountOf(int64_t bytes, const std::string& format) {
-    constexpr double kBytes[] = {4, 2, 1.0625, 0.5625};  // of a weight, scales counted
-    return static_cast<double>(bytes) / kBytes[static_cast<int>(*FindWeightFormat(format))];
-  }
-
-  void Print(nlohmann::ordered_json line) {
+  void Print(nlohmann::ordered_json line, const Measurement& step) {
+    MeasureLimits();
+    const StepBound bound = BoundOf(step.cost, limits_);
+    const Operations& operations = step.cost.operations;
+    line["gb_per_second"] = step.cost.bytes() / step.seconds * 1e-9;
+    line["read_limit_gb_per_second"] = limits_.read_bytes_per_second * 1e-9;
+    line["share_of_read_limit"] = bound.read_seconds / step.seconds;
+    line["float_gop_per_second"] = operations.in_float / step.seconds * 1e-9;
+    line["peak_float_gop_per_second"] = limits_.float_operations_per_second * 1e-9;
+    line["integer_gop_per_second"] = operations.in_integer / step.seconds * 1e-9;
+    line["peak_integer_gop_per_second"] = limits_.integer_operations_per_second * 1e-9;
+    line["share_of_peak"] = bound.compute_seconds / step.seconds;
     line["model"] = model_.description.name;
     line["weights"] = model_.description.expert_weight_format;
     line["threads"] = options_.num_threads;
@@ -215,19 +184,9 @@ class ModelBench {
 
   const Options options_;
   LoadedModel model_;
-  const int64_t table_bytes_;  // of the embedding, in the type that the file has
   ThreadPool pool_;
   MachineLimits limits_;
-  std::vector<char> arena_;
 };
-
-absl::StatusOr<int64_t> TableBytes(const std::string& dir) {
-  GATEHOUSE_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(dir));
-  GATEHOUSE_ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::Open(dir));
-  GATEHOUSE_ASSIGN_OR_RETURN(const TensorViews views, FindTensors(checkpoint, config));
-  const WeightView table = GroupTensors(config, views).embedding.view;
-  return table.num_rows * table.num_cols * static_cast<int64_t>(DTypeBytes(table.dtype));
-}
 
 int Main(int argc, char** argv) {
   Options options;
@@ -256,22 +215,11 @@ int Main(int argc, char** argv) {
     return 3;
   }
   const ModelDescription& description = model->description;
-  for (const std::string& format :
-       {description.expert_weight_format, description.dense_weight_format}) {
-    if (format.find('+') == std::string::npos) continue;
-    std::cerr << "weights are held as " << format << "; the formulas here know one format\n";
-    return 2;
-  }
   const int prompt = std::min(512, description.max_context);
   const PinnedPolicy shared = SharedPolicy(description);
   const PinnedPolicy threshold = ThresholdPolicy(description, options.threshold);
   const bool has_experts = description.num_experts > 0;
-  const absl::StatusOr<int64_t> table_bytes = TableBytes(options.model_dir);
-  if (!table_bytes.ok()) {
-    std::cerr << table_bytes.status() << "\n";
-    return 3;
-  }
-  ModelBench bench(options, *std::move(model), *table_bytes);
+  ModelBench bench(options, *std::move(model));
   bench.Prefill(prompt, "prefill", nullptr);
   if (has_experts) {
     bench.Prefill(prompt, "prefill_shared", &shared);

@@ -61,7 +61,7 @@ class Recorder:
         return output, " ".join([f"build/{self.common['preset']}/bin/{shown[0]}", *shown[1:]])
 
     def model_steps(self, model):
-        """Prefill against the FMA peak, decode against the read limit, both measured in the same process."""
+        """Prefill against the peaks of operations, decode against the read limit, both measured in the same process."""
         runs = {}
         for _ in range(self.repeats):
             output, command = self.run("model_bench", model, "--repeats", 3)
@@ -75,9 +75,9 @@ class Recorder:
                            rerouted=lines[0]["rerouted"], ms=round(statistics.median(line["ms"] for line in lines), 1))
             if measure in ("prefill_shared", "prefill_threshold"):
                 continue
-            key, bound_key, unit = (("share_of_peak", "peak_gflop_per_second", "share of f32 FMA peak")
+            key, bound_key, unit = (("share_of_peak", "peak_float_gop_per_second", "share of the peaks")
                                     if measure == "prefill" else
-                                    ("share_of_limit", "read_limit_gb_per_second", "share of read bandwidth"))
+                                    ("share_of_read_limit", "read_limit_gb_per_second", "share of read bandwidth"))
             bound = {"prefill": 0.4}.get(measure, 0.6 if size == 1 else None)
             self.write(f"model_q.{measure}.{size}", [line[key] for line in lines], unit, bound,
                        "requirement" if bound else None, command, isa=lines[0]["isa"], weights=lines[0]["weights"],

@@ -45,7 +45,7 @@ StepStats DecodeStep(double seconds_since_start, std::vector<int64_t> layer_1_to
 
 TEST(PrometheusMetricsTest, HasTheDocumentedNamesTypesAndHelp) {
   PrometheusMetrics metrics(kBuild, std::nullopt);
-  metrics.SetModel(Model(3, 4));
+  metrics.SetModel(Model(3, 4), {1e9, 2e9, 3e9});
   metrics.CountRequest(RpcMethod::kGenerate, absl::StatusCode::kOk);
   std::set<std::string> types, helps;
   std::istringstream lines(metrics.Scrape());
@@ -73,7 +73,13 @@ TEST(PrometheusMetricsTest, HasTheDocumentedNamesTypesAndHelp) {
       "gatehouse_requests_running gauge",
       "gatehouse_requests_total counter",
       "gatehouse_requests_waiting gauge",
+      "gatehouse_machine_operations_per_second gauge",
+      "gatehouse_machine_read_bytes_per_second gauge",
+      "gatehouse_step_bound_seconds_total counter",
       "gatehouse_step_duration_seconds histogram",
+      "gatehouse_step_operations_total counter",
+      "gatehouse_step_read_bytes_total counter",
+      "gatehouse_step_roofline_ratio gauge",
       "gatehouse_step_tokens histogram",
       "gatehouse_time_to_first_token_seconds histogram",
   };
