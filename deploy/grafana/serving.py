@@ -67,7 +67,7 @@ ENGINE = row("Engine", [
     lines("Busy", "Share of the time that the engine spends in steps.", "percentunit",
           [query(rate("gatehouse_step_duration_seconds_sum", SERVER, "instance"), "{{instance}}")], max=1),
     lines("Since the last step", "Grows while there is nothing to do, or while a step hangs.", "s",
-          [query(f"time() - gatehouse_engine_last_step_timestamp_seconds{{{SERVER}}}", "{{instance}}")]),
+          [query(f"time() - (gatehouse_engine_last_step_timestamp_seconds{{{SERVER}}} > 0)", "{{instance}}")]),
 ])
 
 MEMORY = row("KV cache", [
@@ -97,8 +97,9 @@ SERVERS = row("Servers", [
     lines("Certificates expire in", "With TLS: the first certificate of each listener.", "s",
           [query(f"gatehouse_tls_certificate_expiry_timestamp_seconds{{{SERVER}}} - time()",
                  "{{instance}}, {{file}}")]),
-    lines("Files read again", "Certificates, tokens and tenants; after an error the old content stays in force.", "ops",
-          [query(rate("gatehouse_reloads_total", SERVER, "file, result"), "{{file}}, {{result}}")]),
+    # Not a rate: each series begins with its first time, at 1.
+    lines("Files read again", "Certificates, tokens and tenants, since the start; after an error the old content stays in "
+          "force.", "none", [query(f"sum by (file, result) (gatehouse_reloads_total{{{SERVER}}})", "{{file}}, {{result}}")]),
     lines("Versions", "Servers by what they were built from and the instructions they use.", "none",
           [query(f"count by (version, backend, isa) (gatehouse_build_info{{{SERVER}}})",
                  "{{version}}, {{backend}}, {{isa}}")]),

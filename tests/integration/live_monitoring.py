@@ -1,5 +1,7 @@
 """Servers under load, a Prometheus that scrapes them with the rules of deploy/, and queries as Grafana would send them.
 
+    tests/integration/run.sh live_monitoring.py FILE 60     writes what all panels show of a minute, for draw_panels.py
+
     with Monitored() as monitored:
         monitored.load()
         variables = monitored.variables(dashboard)
@@ -13,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -121,40 +124,62 @@ class Monitored:
             text = text.replace(old, new)
         return text.partition("alerting:")[0]
 
-    def load(self):
-        """Requests of every mode for LOAD_SECONDS, with pauses in which shadows are replayed; calls that are refused; a
+    def load(self, seconds=LOAD_SECONDS):
+        """Requests of every mode for so long, with pauses in which shadows are replayed; calls that are refused; a
         change of the policy; a certificate that cannot be read again."""
         self.server.admin.SetRoutingPolicy(admin.SetRoutingPolicyRequest(policy=bounds(0.75)))
         for mode in (pb.Routing.SHARED, pb.Routing.ISOLATED):  # the series of experts and modes begin
-            request = text_request()
-            request.routing.mode = mode
-            generate(self.server, request)
+            generate(self.server, self._bounded_request(mode))
         _wait_until(lambda: self.up() == 2, "two targets that are up")
         self._tls_server.signal(signal.SIGHUP)
         self.start = time.time()
-        loads = [self._send_load(self.server.target, "--rate", 3, "--seed", seed, "--mode", mode)
+        loads = [self._send_load(seconds, self.server.target, "--rate", 2, "--max-in-flight", 2, "--seed", seed, "--mode",
+                                 mode)
                  for seed, mode in enumerate(("exact", "isolated", "shared"))]
-        refused = self._send_load(self._tls_server.target, "--tls-ca", self._authority.certificate, "--tls-server-name",
-                                  "localhost", "--clients", 4, seconds=LOAD_SECONDS / 4)
-        time.sleep(LOAD_SECONDS / 2)  # a change in the middle, so that there is a before and an after
+        self._be_refused(seconds)
+        time.sleep(seconds / 2)  # a change in the middle, so that there is a before and an after
         self.server.admin.SetRoutingPolicy(admin.SetRoutingPolicyRequest(policy=bounds(0.5)))
+        self._be_refused(seconds)
         self._certificate.write_text("not a certificate\n")
         self._tls_server.signal(signal.SIGHUP)
         for each in loads:
-            report = each.communicate(timeout=HANG_SECONDS)[1]
+            report = each.communicate(timeout=seconds + HANG_SECONDS)[1]
             if each.returncode != 0:
                 raise AssertionError(report)
-        refused.communicate(timeout=HANG_SECONDS)  # fails: one sequence runs, one waits, the others are refused
-        self.end = time.time()
+        self._replay_a_shadow()
+        self.end = time.time() + SCRAPE_SECONDS
         done = self.end + 2 * SCRAPE_SECONDS  # scraped and judged by the rules once more
         _wait_until(lambda: time.time() > done, "the last scrape")
 
     @staticmethod
-    def _send_load(target, *flags, seconds=LOAD_SECONDS):
+    def _send_load(seconds, target, *flags):
         command = [program("gatehouse-loadgen"), "--target", target, "--duration", seconds, "--prompt-tokens", 48,
                    "--max-new-tokens", 24, *flags]
         return subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                 stderr=subprocess.PIPE, text=True)
+
+    def _be_refused(self, seconds):
+        """One sequence runs, one waits, others are refused: gatehouse-loadgen counts them as failures."""
+        self._send_load(seconds, self._tls_server.target, "--tls-ca", self._authority.certificate, "--tls-server-name",
+                        "localhost", "--clients", 4, "--requests", 200).communicate(timeout=seconds + HANG_SECONDS)
+
+    def _replay_a_shadow(self):
+        """Under load all may have been skipped: they wait for a server that is idle."""
+        def replayed():
+            pattern = r'^gatehouse_shadow_exact_requests_total\{.*result="replayed".*\} (\S+)$'
+            return sum(map(float, re.findall(pattern, self.server.metrics(), re.MULTILINE)))
+        before = replayed()
+
+        def another_is():
+            generate(self.server, self._bounded_request(pb.Routing.SHARED))
+            return replayed() > before
+        _wait_until(another_is, "a shadow")
+
+    @staticmethod
+    def _bounded_request(mode):
+        request = text_request()
+        request.routing.mode = mode
+        return request
 
     def up(self):
         found = self.api("query", query="count(up == 1)")["data"]["result"]
@@ -220,3 +245,19 @@ def as_question(expr):
 def names_in(expr):
     """Families of the metrics in an expression."""
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bgatehouse_\w+", expr)}
+
+
+def main():
+    with Monitored() as monitored:
+        monitored.load(int(sys.argv[2]))
+        shown = []
+        for dashboard in dashboards():
+            variables = monitored.variables(dashboard)
+            shown.append({"uid": dashboard["uid"], "panels": {
+                panel["id"]: [monitored.series(resolve(target["expr"], variables), target.get("instant", False))
+                              for target in panel["targets"]] for panel in panels(dashboard)}})
+        pathlib.Path(sys.argv[1]).write_text(json.dumps(shown))
+
+
+if __name__ == "__main__":
+    main()
