@@ -21,7 +21,7 @@ from PIL import Image
 
 DASHBOARDS = pathlib.Path(__file__).resolve().parent / "dashboards"
 WIDTH = 24
-UNITS = {"s": " s", "percentunit": " %", "reqps": " req/s", "ops": " /s"}
+UNITS = {"s": " s", "percentunit": " %", "reqps": " req/s", "ops": " /s", "Bps": " B/s"}
 MAX_LEGENDS = 8
 
 

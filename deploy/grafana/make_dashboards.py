@@ -9,10 +9,11 @@ import pathlib
 import sys
 
 import experts
+import machine
 import serving
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "dashboards"
-DASHBOARDS = [serving, experts]
+DASHBOARDS = [serving, experts, machine]
 
 
 def texts():

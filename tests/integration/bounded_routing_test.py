@@ -21,6 +21,7 @@ BLOCKED = admin.BoundedRouting(policy="locmoe_plus", isolation=admin.BoundedRout
 TIGHT = admin.BoundedRouting(policy="device_bound", device_factor=0.75, min_mean_load=0, reroute=2, force=True,
                              exempt_layers=admin.LayerList())
 DEVICES = admin.ExpertDevices(count=4)
+NUM_ROUNDS = 20
 
 
 def threshold(value):
@@ -186,11 +187,16 @@ class BoundedRoutingTest(ServerTest):
                               ("--max-step-tokens", "64", "--kv-cache-bytes", str(16 * 96 << 10))):
                     with Server("--max-sequences", "8", *flags) as server:
                         self.set_policy(server, isolated=policy)
-                        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-                            answers = list(pool.map(lambda r, s=server: generate(s, r), requests * 2))
-                        self.assertEqual([bits(a) for a in answers], [bits(a) for a in alone] * 2)
-                        if "--kv-cache-bytes" in flags:
-                            self.assertGreater(sum(a.finished.timings.preemptions for a in answers), 0)
+                        # Until two that outgrow the memory have met: on a slow client one may end before the next.
+                        for _ in range(NUM_ROUNDS):
+                            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                                answers = list(pool.map(lambda r, s=server: generate(s, r), requests * 2))
+                            self.assertEqual([bits(a) for a in answers], [bits(a) for a in alone] * 2)
+                            preemptions = sum(a.finished.timings.preemptions for a in answers)
+                            if "--kv-cache-bytes" not in flags or preemptions > 0:
+                                break
+                        else:
+                            self.fail(f"no preemption in {NUM_ROUNDS} rounds")
 
     def test_infinite_bounds_change_no_bit(self):
         for shared in (admin.BoundedRouting(policy="device_bound", device_factor=1e6, force=True),
