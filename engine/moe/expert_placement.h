@@ -23,7 +23,19 @@ struct ExpertPlacement {
   }
 };
 
+// `devices[e]`: those of expert e's copies, ascending. [num_experts][copies]
+ExpertPlacement PlacementOf(const std::vector<std::vector<int32_t>>& devices,
+                            std::vector<double> throughput);
+
 // Expert e on device floor(e * num_devices / num_experts), all devices alike.
 ExpertPlacement LinearPlacement(int num_experts, int num_devices);
+// Expert e on device e mod num_devices, all devices alike: neighbours, which are often wanted
+// together, part.
+ExpertPlacement RoundRobinPlacement(int num_experts, int num_devices);
+
+// The busiest device's load by its throughput over the mean of all devices; 1 without any load.
+// `loads` [num_experts], in any unit; copies of an expert share its load evenly, as rule R12 of
+// docs/routing.md does.
+double PredictedImbalance(const ExpertPlacement& placement, std::span<const double> loads);
 
 }  // namespace gatehouse
