@@ -19,14 +19,16 @@ HashKey RandomKey() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& config,
-                                                       std::unique_ptr<Backend> backend,
-                                                       const Clock& clock, StepObserver& observer) {
-  GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(config, std::move(backend)));
+                                                       Backends backends, const Clock& clock,
+                                                       StepObserver& observer) {
+  const auto num_ranks = static_cast<int>(backends.size());
+  GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(config, std::move(backends)));
   const RequestLimits limits{.vocab_size = model.description.vocab_size,
                              .max_context = model.config.scheduler.max_context,
                              .default_max_new_tokens = model.description.default_max_new_tokens};
   EngineParts parts{.scheduler = model.config.scheduler,
                     .block_tokens = model.config.cache.block_tokens,
+                    .num_ranks = num_ranks,
                     .worker = std::move(model.worker),
                     .tokenizer = std::move(model.tokenizer),
                     .chat_template = std::move(model.chat_template),

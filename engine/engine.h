@@ -4,7 +4,7 @@
 // touches them. Any thread may call the methods below. Every submitted request ends with exactly
 // one TokenSink::Close.
 //
-//   auto engine = Engine::Create(config, std::move(backend), clock, observer);
+//   auto engine = Engine::Create(config, std::move(backends), clock, observer);
 //   auto ticket = (*engine)->Submit(std::move(request), sink);  // events come from the loop
 //   (*engine)->Cancel(*ticket);
 //   (*engine)->Drain(clock.Now() + std::chrono::seconds(30));
@@ -76,10 +76,10 @@ class Engine {
 
   // Loads the model and starts the loop. FAILED_PRECONDITION "<file>: <problem>, expected ..." when
   // the model cannot be loaded; RESOURCE_EXHAUSTED with the plan's numbers when it cannot fit.
-  // `clock` and `observer` outlive the engine.
+  // One back end for each rank of this process. `clock` and `observer` outlive the engine.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineConfig& config,
-                                                        std::unique_ptr<Backend> backend,
-                                                        const Clock& clock, StepObserver& observer);
+                                                        Backends backends, const Clock& clock,
+                                                        StepObserver& observer);
   virtual ~Engine() = default;  // drains at once: what runs is closed with UNAVAILABLE
 
   // INVALID_ARGUMENT (ValidateRequest), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining),

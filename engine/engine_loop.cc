@@ -58,6 +58,7 @@ EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& obse
       observer_(observer),
       worker_(std::move(parts.worker)),
       scheduler_({.options = options_,
+                  .num_ranks = parts.num_ranks,
                   .num_blocks = static_cast<int32_t>(memory_plan_.num_kv_blocks),
                   .block_tokens = parts.block_tokens,
                   .eos_token_ids = model_.eos_token_ids,
@@ -210,8 +211,8 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
   step_stats_.num_waiting = scheduler_.num_waiting();
   step_stats_.num_waiting_tokens = scheduler_.num_waiting_tokens();
   step_stats_.priority_counts = scheduler_.priority_counts();
-  step_stats_.num_kv_blocks_used = scheduler_.block_pool().num_used();
-  step_stats_.num_kv_blocks_total = scheduler_.block_pool().num_blocks();
+  step_stats_.num_kv_blocks_used = scheduler_.num_used_blocks();
+  step_stats_.num_kv_blocks_total = scheduler_.num_blocks();
   step_stats_.num_preemptions = scheduler_.num_preemptions();
   const size_t num_layers = step.result == nullptr ? 0 : step.result->routes.size();
   GATEHOUSE_CHECK(num_layers <= model_.moe_layers.size()) << num_layers << " routed layers";
@@ -221,7 +222,10 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
         LayerLoadOf(model_.moe_layers[i], step.result->routes[i], step.plan->routed_tokens));
   }
   step_stats_.cost = step.result == nullptr ? StepCost{} : step.result->cost;
+  step_stats_.exchanges =
+      step.result == nullptr ? std::span<const RankExchanges>() : step.result->exchanges;
   observer_.OnStep(step_stats_);
+  step_stats_.exchanges = {};  // the result goes with the step
 }
 
 bool EngineLoop::WaitForWork() {
@@ -246,8 +250,8 @@ void EngineLoop::Publish() {
   status_.num_waiting_tokens = scheduler_.num_waiting_tokens();
   status_.priority_counts = scheduler_.priority_counts();
   for (const Submission& submission : inbox_.submissions) CountWaiting(*submission.request);
-  status_.num_kv_blocks_used = scheduler_.block_pool().num_used();
-  status_.num_kv_blocks_total = scheduler_.block_pool().num_blocks();
+  status_.num_kv_blocks_used = scheduler_.num_used_blocks();
+  status_.num_kv_blocks_total = scheduler_.num_blocks();
   PublishTenants();
   status_.last_step = last_step_;
   retry_after_ = completion_rate_.RetryAfter(status_.num_waiting);

@@ -31,11 +31,12 @@ namespace gatehouse {
 struct EngineParts {
   SchedulerOptions scheduler;
   int32_t block_tokens = 16;
+  int num_ranks = 1;
   std::unique_ptr<Worker> worker;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatTemplate> chat_template = nullptr;  // null: none
   ModelDescription model;
-  MemoryPlan memory_plan;  // num_kv_blocks is the size of the pool
+  MemoryPlan memory_plan;  // num_kv_blocks is the size of a rank's pool
   RequestLimits limits;    // max_context is lowered to what the pool can hold
   HashKey routing_secret{};
   double shadow_exact_fraction = 0;

@@ -15,6 +15,7 @@
 #include "engine/model/model_tensors.h"
 #include "engine/model/packed_cache.h"
 #include "engine/model/weight_loader.h"
+#include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {
@@ -24,7 +25,8 @@ namespace {
 // as they need, of at least this many rows.
 constexpr int64_t kMinLogitRows = 64;
 
-TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& scheduler) {
+TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& scheduler,
+                         int num_ranks) {
   const bool has_dense = config.num_moe_layers() < config.num_layers;
   const bool has_moe = config.num_moe_layers() > 0;
   return {.hidden_size = config.hidden_size,
@@ -44,7 +46,8 @@ TransformerShape ShapeOf(const ModelConfig& config, const SchedulerOptions& sche
           .num_positions = scheduler.max_context,
           .max_rows = scheduler.max_step_tokens,
           .max_logit_rows = std::min<int64_t>(
-              std::max<int64_t>(kMinLogitRows, MaxRunning(scheduler)), scheduler.max_step_tokens)};
+              std::max<int64_t>(kMinLogitRows, MaxRunning(scheduler)), scheduler.max_step_tokens),
+          .num_ranks = num_ranks};
 }
 
 // Latent attention keeps one row a token, of which the values are a part.
@@ -82,12 +85,13 @@ size_t ScratchBytes(const TransformerShape& shape, const WeightFormats& formats,
 
 absl::StatusOr<MemoryPlan> PlanFor(const EngineConfig& config, const ModelConfig& model,
                                    int64_t workspace_bytes, const KvShape& kv,
-                                   const WeightBytes& weights, const Backend& backend) {
+                                   const WeightBytes& weights, const Backends& backends) {
   return PlanMemory(
       {.expert_weight_bytes = weights.experts,
        .dense_weight_bytes = weights.dense,
        .workspace_bytes = workspace_bytes,
-       .kv_block_bytes = static_cast<int64_t>(backend.KvBlockBytes(kv)) * model.num_layers,
+       .num_ranks = static_cast<int>(backends.size()),
+       .kv_block_bytes = static_cast<int64_t>(backends[0]->KvBlockBytes(kv)) * model.num_layers,
        .block_tokens = kv.block_tokens,
        .max_sequences = config.scheduler.max_sequences,
        .max_context = config.scheduler.max_context,
@@ -198,8 +202,10 @@ TraceHeader TraceHeaderOf(const ModelConfig& model, const std::string& hash) {
 
 }  // namespace
 
-absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested,
-                                      std::unique_ptr<Backend> backend) {
+absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested, Backends backends) {
+  GATEHOUSE_CHECK(!backends.empty());
+  const auto num_ranks = static_cast<int>(backends.size());
+  Backend& packer = *backends[0];
   const std::string& dir = requested.model.model_dir;
   LoadedParts loaded{.config = requested};
   GATEHOUSE_ASSIGN_OR_RETURN(loaded.model, LoadModelConfig(dir));
@@ -217,41 +223,44 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested,
                              MaxContextInForce(requested.scheduler, model));
   const WeightFormats formats{.experts = requested.model.expert_weights,
                               .dense = requested.model.dense_weights};
-  const TransformerShape shape = ShapeOf(model, loaded.config.scheduler);
+  const TransformerShape shape = ShapeOf(model, loaded.config.scheduler, num_ranks);
   const KvShape kv = KvShapeOf(model.attention, requested.cache);
-  const WeightBytes weight_bytes = MeasureWeights(tensors, formats, *backend);
-  const size_t scratch_bytes = ScratchBytes(shape, formats, *backend);
+  const WeightBytes weight_bytes = MeasureWeights(tensors, formats, packer);
+  const size_t scratch_bytes = ScratchBytes(shape, formats, packer);
   const int64_t rope_bytes = shape.num_positions * shape.rotary_dim * int64_t{sizeof(float)};
-  const int64_t workspace_bytes =
-      Transformer::WorkspaceBytes(shape) + rope_bytes + static_cast<int64_t>(scratch_bytes);
-  GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan, PlanFor(loaded.config, model, workspace_bytes, kv,
-                                                         weight_bytes, *backend));
-  GATEHOUSE_RETURN_IF_ERROR(backend->ReserveScratch(scratch_bytes));
+  const int64_t rank_bytes =
+      Transformer::WorkspaceBytes(shape) + static_cast<int64_t>(scratch_bytes);
+  GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan,
+                             PlanFor(loaded.config, model, num_ranks * rank_bytes + rope_bytes, kv,
+                                     weight_bytes, backends));
 
   std::optional<PackedCache> cache =
-      OpenCache(requested.model, *checkpoint, NameFormats(tensors, formats), *backend);
+      OpenCache(requested.model, *checkpoint, NameFormats(tensors, formats), packer);
   GATEHOUSE_ASSIGN_OR_RETURN(TransformerWeights weights,
                              LoadWeights({model, checkpoint, tensors, formats, shape.num_positions,
                                           cache ? &*cache : nullptr},
-                                         *backend));
-  GATEHOUSE_ASSIGN_OR_RETURN(loaded.transformer,
-                             Transformer::Create(*backend, shape, std::move(weights)));
-  GATEHOUSE_ASSIGN_OR_RETURN(loaded.cache, KvCache::Create(*backend, kv, model.num_layers,
-                                                           loaded.memory_plan.num_kv_blocks));
-  loaded.cost = CostOfModel(model, tensors, formats, kv, *backend);
+                                         packer));
+  const auto shared_weights = std::make_shared<const TransformerWeights>(std::move(weights));
+  loaded.cost = CostOfModel(model, tensors, formats, kv, packer);
+  for (std::unique_ptr<Backend>& backend : backends) {
+    GATEHOUSE_RETURN_IF_ERROR(backend->ReserveScratch(scratch_bytes));
+    GATEHOUSE_ASSIGN_OR_RETURN(auto transformer,
+                               Transformer::Create(*backend, shape, shared_weights));
+    GATEHOUSE_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(*backend, kv, model.num_layers,
+                                                              loaded.memory_plan.num_kv_blocks));
+    loaded.ranks.push_back({std::move(backend), std::move(transformer), std::move(cache)});
+  }
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
   loaded.description.hash = HashModel(model, views);
   if (cache) loaded.description.packed_cache = cache->Finish();
   loaded.description.warnings = WarningsOf(*checkpoint, model, generation);
   loaded.description.has_chat_template = loaded.chat_template != nullptr;
   loaded.description.max_context = loaded.config.scheduler.max_context;
-  loaded.backend = std::move(backend);
   return loaded;
 }
 
-absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config,
-                                      std::unique_ptr<Backend> backend) {
-  GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backend)));
+absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends) {
+  GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backends)));
   LoadedModel loaded{.config = parts.config};
   const std::string hash = parts.description.hash;
   loaded.description = std::move(parts.description);
@@ -263,9 +272,13 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config,
     GATEHOUSE_ASSIGN_OR_RETURN(
         recorder, RouteRecorder::Create(config.trace, TraceHeaderOf(parts.model, hash)));
   }
-  loaded.worker = std::make_unique<LocalWorker>(
-      std::move(parts.backend), std::move(parts.transformer), *std::move(parts.cache),
-      std::move(parts.cost), std::move(recorder));
+  const ExpertPlacement placement =
+      LinearPlacement(parts.model.moe.num_experts, static_cast<int>(parts.ranks.size()));
+  loaded.worker = std::make_unique<LocalWorker>(LocalWorkerParts{
+      .ranks = std::move(parts.ranks),
+      .cost = std::move(parts.cost),
+      .recorder = std::move(recorder),
+      .placements = {static_cast<size_t>(parts.model.num_moe_layers()), placement}});
   return loaded;
 }
 

@@ -1,11 +1,11 @@
-// A model folder brought into memory on one rank: everything the engine needs but the loop.
+// A model folder brought into memory, for the ranks of this process: everything the engine needs
+// but the loop.
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/cache/kv_cache.h"
 #include "engine/chat_template/chat_template.h"
 #include "engine/engine.h"
 #include "engine/engine_config.h"
@@ -13,6 +13,7 @@
 #include "engine/model/model_config.h"
 #include "engine/model/step_cost.h"
 #include "engine/model/transformer.h"
+#include "engine/rank.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
@@ -27,9 +28,7 @@ struct LoadedParts {
   MemoryPlan memory_plan;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatTemplate> chat_template;  // null: none
-  std::unique_ptr<Backend> backend;                   // outlives the two below
-  std::unique_ptr<Transformer> transformer;
-  std::optional<KvCache> cache;
+  std::vector<RankParts> ranks;                       // they share the weights
   ModelCost cost;
 };
 
@@ -47,8 +46,9 @@ struct LoadedModel {
 // <problem>, expected
 // ..." for a model that cannot be loaded; RESOURCE_EXHAUSTED with numbers for one that cannot fit;
 // INVALID_ARGUMENT for a configuration that the model cannot honour.
-absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& config, std::unique_ptr<Backend> backend);
+// One back end a rank; the first packs the weights.
+absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& config, Backends backends);
 // The same with a worker that owns them.
-absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, std::unique_ptr<Backend> backend);
+absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends);
 
 }  // namespace gatehouse

@@ -100,16 +100,19 @@ std::string MemoryPlan::ToString() const {
       "expert weights %10.1f MiB\n"
       "dense weights  %10.1f MiB\n"
       "workspace      %10.1f MiB\n"
-      "KV cache       %10.1f MiB  (%d blocks of %.1f KiB)\n"
+      "KV cache       %10.1f MiB  (%d blocks of %.1f KiB%s)\n"
       "total          %10.1f MiB  of %.1f MiB available\n",
       MiB(expert_weight_bytes), MiB(dense_weight_bytes), MiB(workspace_bytes), MiB(kv_cache_bytes),
-      num_kv_blocks, MiB(kv_block_bytes) * 1024, MiB(total_bytes()), MiB(available_bytes));
+      num_kv_blocks, MiB(kv_block_bytes) * 1024,
+      num_ranks == 1 ? "" : absl::StrFormat(" on each of %d ranks", num_ranks), MiB(total_bytes()),
+      MiB(available_bytes));
 }
 
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand) {
   MemoryPlan plan{.expert_weight_bytes = demand.expert_weight_bytes,
                   .dense_weight_bytes = demand.dense_weight_bytes,
                   .workspace_bytes = demand.workspace_bytes,
+                  .num_ranks = demand.num_ranks,
                   .kv_block_bytes = demand.kv_block_bytes,
                   .available_bytes = demand.available_bytes};
   const int64_t fixed = plan.total_bytes();
@@ -123,22 +126,25 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryDemand& demand) {
   };
   const int64_t least = blocks_for(demand.max_context);
   if (demand.kv_cache_bytes > 0) {
-    plan.num_kv_blocks = demand.kv_cache_bytes / demand.kv_block_bytes;
+    plan.num_kv_blocks = demand.kv_cache_bytes / demand.kv_block_bytes / demand.num_ranks;
   } else {
-    const int64_t wanted = demand.max_sequences * least;
-    const int64_t half = (plan.available_bytes - fixed) / 2 / demand.kv_block_bytes;
+    const int64_t num_sequences =
+        (demand.max_sequences + demand.num_ranks - 1) / demand.num_ranks;  // of each rank
+    const int64_t wanted = num_sequences * least;
+    const int64_t half =
+        (plan.available_bytes - fixed) / 2 / demand.kv_block_bytes / demand.num_ranks;
     plan.num_kv_blocks = std::min(wanted, half);
   }
   plan.num_kv_blocks =
       std::min<int64_t>(plan.num_kv_blocks, std::numeric_limits<int32_t>::max());  // block ids
-  plan.kv_cache_bytes = plan.num_kv_blocks * plan.kv_block_bytes;
+  plan.kv_cache_bytes = plan.num_kv_blocks * plan.kv_block_bytes * plan.num_ranks;
   if (plan.num_kv_blocks < least) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("a KV cache of %.1f MiB holds %d tokens, but one sequence of max_context "
-                        "%d needs %.1f MiB: "
-                        "lower --max-context or raise --kv-cache-bytes",
-                        MiB(plan.kv_cache_bytes), plan.num_kv_blocks * demand.block_tokens,
-                        demand.max_context, MiB(least * plan.kv_block_bytes)));
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "a KV cache of %.1f MiB holds %d tokens, but one sequence of max_context "
+        "%d needs %.1f MiB: "
+        "lower --max-context or raise --kv-cache-bytes",
+        MiB(plan.kv_cache_bytes / plan.num_ranks), plan.num_kv_blocks * demand.block_tokens,
+        demand.max_context, MiB(least * plan.kv_block_bytes)));
   }
   if (plan.kv_cache_bytes > plan.available_bytes - fixed) {  // the sum may be beyond 2^63
     return absl::ResourceExhaustedError(absl::StrFormat(

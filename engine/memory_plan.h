@@ -13,8 +13,9 @@ struct MemoryPlan {
   int64_t expert_weight_bytes = 0;
   int64_t dense_weight_bytes = 0;
   int64_t workspace_bytes = 0;  // activations, logits, rope table
+  int num_ranks = 1;            // of this process; they share the weights
   int64_t kv_block_bytes = 0;   // one block of all layers
-  int64_t num_kv_blocks = 0;
+  int64_t num_kv_blocks = 0;    // of each rank
   int64_t kv_cache_bytes = 0;
   int64_t available_bytes = 0;  // when the plan was made
 
@@ -28,12 +29,13 @@ struct MemoryPlan {
 struct MemoryDemand {
   int64_t expert_weight_bytes = 0;
   int64_t dense_weight_bytes = 0;
-  int64_t workspace_bytes = 0;
+  int64_t workspace_bytes = 0;  // of all ranks
+  int num_ranks = 1;
   int64_t kv_block_bytes = 0;
   int32_t block_tokens = 0;
   int32_t max_sequences = 0;
   int32_t max_context = 0;
-  int64_t kv_cache_bytes = 0;  // as configured; 0: choose
+  int64_t kv_cache_bytes = 0;  // of all ranks, as configured; 0: choose
   int64_t available_bytes = 0;
 };
 

@@ -83,6 +83,7 @@ const StepPlan& ShadowExact::Plan() {
                          .first_position = num_computed_,
                          .block_ids = block_ids_});
   plan_.span_sequences.push_back(0);
+  plan_.span_ranks.push_back(0);
   plan_.num_prefill_tokens = plan_.num_rows();
   // Row p tells of the token at p + 1. What was compared before an interruption is not again.
   const auto first_row = static_cast<int32_t>(replay.run->request->prompt_ids.size()) - 1;

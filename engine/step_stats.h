@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "engine/model/step_cost.h"
+#include "engine/moe/exchange_call.h"
 #include "engine/moe/route_plan.h"
 #include "engine/request/routing_mode.h"
 #include "engine/request/tenant.h"
@@ -42,6 +43,8 @@ struct StepStats {
   int32_t num_preemptions = 0;         // in this step
   std::vector<LayerLoad> layer_loads;  // one a MoE layer
   StepCost cost;                       // zeros after an error
+  // [num_ranks]; empty after an error, and where there is one rank.
+  std::span<const RankExchanges> exchanges;
 };
 
 struct RequestStats {

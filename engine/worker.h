@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/model/step_cost.h"
+#include "engine/moe/exchange_call.h"
 #include "engine/moe/route_plan.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/backend.h"
@@ -22,6 +23,7 @@ struct StepResult {
       row_failed;  // [num_rows]: a value that is not finite; the row's request must end
   std::vector<RoutePlan> routes;  // one a MoE layer, ascending
   StepCost cost;
+  std::vector<RankExchanges> exchanges;  // [num_ranks]; empty: there is one
 };
 
 class Worker {

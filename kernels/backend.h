@@ -406,4 +406,10 @@ std::span<const std::string_view> CompiledBackends();
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(std::string_view name,
                                                      const BackendOptions& options);
 
+using Backends = std::vector<std::unique_ptr<Backend>>;
+// One for each rank of a process: they share options.num_threads as evenly as can be, at least one
+// each.
+absl::StatusOr<Backends> MakeBackends(std::string_view name, const BackendOptions& options,
+                                      int num_ranks);
+
 }  // namespace gatehouse

@@ -163,8 +163,11 @@ v1::ServerStatus AdminService::Status() const {
   WriteTotals(parts_.metrics.Totals(), *status.mutable_totals());
   const RecentWork recent = parts_.rates.Read();
   WriteThroughput(recent, *status.mutable_throughput());
-  v1::RankStatus& rank = *status.add_ranks();
-  rank.set_serving(health.serving());
+  for (int r = 0; r < facts_.num_ranks; ++r) {
+    v1::RankStatus& rank = *status.add_ranks();
+    rank.set_rank(r);
+    rank.set_serving(health.serving());
+  }
   const Engine* engine = parts_.state.engine();
   if (engine == nullptr) return status;
   WriteEngine(*engine, now, status);

@@ -45,7 +45,7 @@ v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config
   info.set_build(facts.build);
   info.set_backend(facts.backend);
   info.set_isa(facts.isa);
-  info.set_ranks(1);
+  info.set_ranks(facts.num_ranks);
   info.set_threads(facts.num_threads);
   info.set_kv_type(std::string(KvTypeName(config.engine.cache.kv_type)));
   v1::Limits& limits = *info.mutable_limits();

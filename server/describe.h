@@ -19,6 +19,7 @@ struct ServerFacts {
   std::string backend;
   std::string isa;
   int num_threads = 1;
+  int num_ranks = 1;
 };
 v1::ServerInfo ToServerInfo(const ServerFacts& facts, const ServerConfig& config,
                             const Engine& engine);

@@ -141,11 +141,11 @@ absl::Status ReadRoutingSecret(ServerConfig& config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(const BackendChoice& choice,
-                                                       int num_threads) {
+absl::StatusOr<Backends> ChooseBackends(const BackendChoice& choice, int num_threads,
+                                        int num_ranks) {
   const std::string name =
       choice.name == "auto" ? std::string(CompiledBackends().front()) : choice.name;
-  return MakeBackend(name, {.num_threads = num_threads, .isa = choice.isa});
+  return MakeBackends(name, {.num_threads = num_threads, .isa = choice.isa}, num_ranks);
 }
 
 void LogPackedCache(const Logger& logger, const PackedCacheReport& report) {
@@ -196,9 +196,9 @@ int FailToLoad(const absl::Status& status) {
 }
 
 // The model's own program: load, plan, print. Opens no port.
-int Check(const ServerConfig& config, std::unique_ptr<Backend> backend, const Clock& clock,
+int Check(const ServerConfig& config, Backends backends, const Clock& clock,
           StepObserver& observer) {
-  const auto engine = Engine::Create(config.engine, std::move(backend), clock, observer);
+  const auto engine = Engine::Create(config.engine, std::move(backends), clock, observer);
   if (!engine.ok()) return FailToLoad(engine.status());
   absl::StatusOr<v1::RoutingPolicy> routing = LoadRoutingPolicy(config);
   if (!routing.ok()) return Fail(routing.status(), kBadUsage);
@@ -231,16 +231,18 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
 
   const int num_threads =
       config.backend.num_threads > 0 ? config.backend.num_threads : UsableCpus();
-  absl::StatusOr<std::unique_ptr<Backend>> backend = ChooseBackend(config.backend, num_threads);
-  if (!backend.ok()) return Fail(backend.status(), kBadUsage);
+  absl::StatusOr<Backends> backends =
+      ChooseBackends(config.backend, num_threads, config.backend.num_ranks);
+  if (!backends.ok()) return Fail(backends.status(), kBadUsage);
   const ServerFacts facts{.version = GATEHOUSE_VERSION,
                           .build = GATEHOUSE_BUILD,
-                          .backend = std::string((*backend)->name()),
-                          .isa = (*backend)->isa(),
-                          .num_threads = num_threads};
+                          .backend = std::string(backends->front()->name()),
+                          .isa = backends->front()->isa(),
+                          .num_threads = num_threads,
+                          .num_ranks = config.backend.num_ranks};
   PrometheusMetrics metrics({.version = facts.version, .backend = facts.backend, .isa = facts.isa},
                             config.metrics_level);
-  if (config.check) return Check(config, *std::move(backend), clock, metrics);
+  if (config.check) return Check(config, *std::move(backends), clock, metrics);
 
   std::unique_ptr<Engine> engine;  // outlives the server, which listens before it is there
   absl::StatusOr<std::unique_ptr<GatehouseServer>> server = GatehouseServer::Start(
@@ -251,9 +253,13 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
     return Fail(server.status(), taken ? kFailed : kBadUsage);
   }
   logger.Log(LogLevel::kDebug, "loading", {{"listen", (*server)->listen_address()}});
-  const MachineLimits limits = (*backend)->MeasureLimits();
+  // Of the machine, whatever its ranks: by a back end of all threads.
+  absl::StatusOr<Backends> whole = ChooseBackends(config.backend, num_threads, 1);
+  if (!whole.ok()) return Fail(whole.status(), kFailed);
+  const MachineLimits limits = whole->front()->MeasureLimits();
+  whole->clear();
   LogLimits(logger, limits, ToSeconds(clock.Now() - start));
-  auto loaded = Engine::Create(config.engine, *std::move(backend), clock, metrics);
+  auto loaded = Engine::Create(config.engine, *std::move(backends), clock, metrics);
   if (!loaded.ok()) {
     logger.Flush();
     return FailToLoad(loaded.status());

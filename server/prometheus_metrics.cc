@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "server/exchange_series.h"
 #include "server/expert_series.h"
 #include "server/roofline_series.h"
 
@@ -151,6 +152,7 @@ struct PrometheusMetrics::ModelSeries {
   Counter& active_experts;
   Gauge& last_step;
   RooflineSeries roofline;
+  ExchangeSeries exchanges;
 };
 
 PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
@@ -175,7 +177,8 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
       preemptions(CounterFamily(kPreemptions, registry).Add({})),
       active_experts(CounterFamily(kActiveExperts, registry).Add({})),
       last_step(GaugeFamily(kLastStep, registry).Add({})),
-      roofline(limits, {std::begin(kPhaseNames), std::end(kPhaseNames)}, registry) {
+      roofline(limits, {std::begin(kPhaseNames), std::end(kPhaseNames)}, registry),
+      exchanges(registry) {
   for (int i = 0; i < kNumPriorities; ++i) {
     const prometheus::Labels labels = {{"model", name}, {"priority", kPriorityNames[i]}};
     queues[i] = {.running = &GaugeFamily(kRunning, registry).Add(labels),
@@ -292,6 +295,7 @@ void PrometheusMetrics::OnStep(const StepStats& stats) {
   model.prompt_cached.Increment(static_cast<double>(stats.num_cached_prompt_tokens));
   model.preemptions.Increment(stats.num_preemptions);
   model.roofline.OnStep(phase, stats);
+  model.exchanges.OnStep(stats.exchanges);
   SetLoad(stats.priority_counts, stats.num_kv_blocks_used, stats.num_kv_blocks_total);
   // Steps carry monotonic time; alerts compare with the wall clock.
   const auto now = std::chrono::system_clock::now().time_since_epoch();

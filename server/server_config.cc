@@ -142,6 +142,8 @@ void AddServerOptions(std::vector<Option>& options) {
   options.push_back(Text("backend", "NAME", "auto, cpu", GATEHOUSE_FIELD(backend.name)));
   options.push_back(Whole<int>("threads", "compute threads (0: the CPUs this process may use)",
                                {0, 1024}, GATEHOUSE_FIELD(backend.num_threads)));
+  options.push_back(Whole<int>("ranks", "ranks in this process, which share threads and experts",
+                               {1, 64}, GATEHOUSE_FIELD(backend.num_ranks)));
   options.push_back(Text("isa", "NAME", "instruction set", GATEHOUSE_FIELD(backend.isa)));
   options.back().is_flag = false;
   options.push_back(Address("listen", "the public gRPC listener", false, GATEHOUSE_FIELD(listen)));

@@ -21,7 +21,8 @@ namespace gatehouse {
 struct BackendChoice {
   std::string name = "auto";  // the first of CompiledBackends()
   std::string isa;            // empty: the best this machine has. GATEHOUSE_ISA, for tests
-  int num_threads = 0;        // 0: the CPUs that this process may use
+  int num_threads = 0;        // of all ranks; 0: the CPUs that this process may use
+  int num_ranks = 1;          // of this process
 };
 
 struct TlsFiles {

@@ -10,10 +10,11 @@ import sys
 
 import experts
 import machine
+import ranks
 import serving
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "dashboards"
-DASHBOARDS = [serving, experts, machine]
+DASHBOARDS = [serving, experts, ranks, machine]
 
 
 def texts():

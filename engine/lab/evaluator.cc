@@ -40,15 +40,15 @@ std::vector<RoutedToken> TokensOf(const std::vector<std::span<const int32_t>>& w
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Evaluator>> Evaluator::Create(const EvaluatorOptions& options) {
-  GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                             MakeBackend("cpu", {.num_threads = options.num_threads}));
+  GATEHOUSE_ASSIGN_OR_RETURN(Backends backends,
+                             MakeBackends("cpu", {.num_threads = options.num_threads}, 1));
   EngineConfig config;
   config.model.model_dir = options.model_dir;
   config.model.expert_weights = config.model.dense_weights = options.weights;
   config.scheduler.max_sequences = options.batch_windows;
   config.scheduler.max_step_tokens = options.window * options.batch_windows;
   config.scheduler.max_context = options.window;
-  GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backend)));
+  GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backends)));
   return std::unique_ptr<Evaluator>(new Evaluator(options, std::move(parts)));
 }
 
@@ -79,9 +79,15 @@ absl::Status Evaluator::Forward(const std::vector<std::span<const int32_t>>& win
                             .observer = observer,
                             .num_observed_ranks = num_observed_ranks};
   std::vector<uint8_t> row_failed(token_ids.size(), 0);
-  parts_.backend->BeginStep(layout);
-  parts_.transformer->Forward(layout, routing, *parts_.cache, row_failed);
-  GATEHOUSE_RETURN_IF_ERROR(parts_.backend->Finish());
+  const RankParts& rank = parts_.ranks[0];
+  LocalDispatcher dispatcher(*rank.backend);
+  dispatcher.BeginStep(static_cast<int>(token_ids.size()));
+  rank.backend->BeginStep(layout);
+  const auto routes = rank.transformer->Forward(
+      {.layout = layout, .routing = routing, .cache = rank.cache, .row_failed = row_failed},
+      dispatcher);
+  GATEHOUSE_RETURN_IF_ERROR(rank.backend->Finish());
+  GATEHOUSE_RETURN_IF_ERROR(routes.status());
   num_rows_ = static_cast<int32_t>(token_ids.size());
   const auto failed = std::find(row_failed.begin(), row_failed.end(), 1);
   if (failed == row_failed.end()) return absl::OkStatus();
@@ -90,12 +96,13 @@ absl::Status Evaluator::Forward(const std::vector<std::span<const int32_t>>& win
 }
 
 void Evaluator::ForEachRow(const VisitLogits& visit) {
-  const auto slab = static_cast<int32_t>(parts_.transformer->shape().max_logit_rows);
+  const Transformer& transformer = *parts_.ranks[0].transformer;
+  const auto slab = static_cast<int32_t>(transformer.shape().max_logit_rows);
   std::vector<int32_t> row_ids;
   for (int32_t first = 0; first < num_rows_; first += slab) {
     row_ids.resize(std::min(slab, num_rows_ - first));
     std::iota(row_ids.begin(), row_ids.end(), first);
-    const MatrixView<const float> logits = parts_.transformer->Logits(row_ids);
+    const MatrixView<const float> logits = transformer.Logits(row_ids);
     for (size_t i = 0; i < row_ids.size(); ++i) {
       visit(row_ids[i],
             {logits.row(static_cast<int64_t>(i)), static_cast<size_t>(logits.num_cols)});

@@ -57,13 +57,13 @@ absl::StatusOr<PackCommand> ReadPackCommand(const std::vector<std::string>& word
 absl::Status Pack(const PackCommand& command) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
-  GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                             MakeBackend("cpu", {.num_threads = command.num_threads}));
+  GATEHOUSE_ASSIGN_OR_RETURN(Backends backends,
+                             MakeBackends("cpu", {.num_threads = command.num_threads}, 1));
   EngineConfig config{.model = command.model};  // no step runs: the least of all else
   config.scheduler.max_sequences = 1;
   config.scheduler.max_step_tokens = 1;
   config.scheduler.max_context = 1;
-  GATEHOUSE_ASSIGN_OR_RETURN(const LoadedParts parts, LoadParts(config, std::move(backend)));
+  GATEHOUSE_ASSIGN_OR_RETURN(const LoadedParts parts, LoadParts(config, std::move(backends)));
   const PackedCacheReport& report = parts.description.packed_cache;
   if (!report.not_saved.empty()) {
     return absl::FailedPreconditionError(absl::StrFormat("%s: %s", report.file, report.not_saved));

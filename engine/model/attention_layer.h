@@ -45,18 +45,18 @@ struct AttentionWorkspace {
 
 class AttentionLayer {
  public:
-  AttentionLayer(Backend& backend, const AttentionOptions& options, AttentionWeights weights)
-      : backend_(backend), options_(options), weights_(std::move(weights)) {}
+  AttentionLayer(const AttentionOptions& options, AttentionWeights weights)
+      : options_(options), weights_(std::move(weights)) {}
 
   // residual [num_rows, hidden] += attention(norm(residual)); writes this step's keys and values to
   // `kv`. normed [num_rows, hidden] is workspace.
-  void Forward(const RopeTable& rope, const KvLayerView& kv, const AttentionWorkspace& workspace,
-               MatrixView<float> normed, MatrixView<float> residual) const;
+  void Forward(Backend& backend, const RopeTable& rope, const KvLayerView& kv,
+               const AttentionWorkspace& workspace, MatrixView<float> normed,
+               MatrixView<float> residual) const;
 
  private:
-  void NormFullWidth(MatrixView<float> qkv) const;
+  void NormFullWidth(Backend& backend, MatrixView<float> qkv) const;
 
-  Backend& backend_;
   AttentionOptions options_;
   AttentionWeights weights_;
 };

@@ -2,25 +2,25 @@
 
 namespace gatehouse {
 
-void LatentAttentionLayer::ProjectQ(const LatentAttentionWorkspace& workspace,
+void LatentAttentionLayer::ProjectQ(Backend& backend, const LatentAttentionWorkspace& workspace,
                                     MatrixView<float> normed, MatrixView<float> q) const {
   if (weights_.q_down == nullptr) {
-    backend_.Gemm({.x = normed, .weights = weights_.q.get(), .out = q});
+    backend.Gemm({.x = normed, .weights = weights_.q.get(), .out = q});
     return;
   }
   const MatrixView<float> q_latent = workspace.q_latent.FirstRows(normed.num_rows);
-  backend_.Gemm({.x = normed,
-                 .weights = weights_.q_down.get(),
-                 .bias = weights_.q_down_bias.as<float>(),
-                 .out = q_latent});
-  backend_.RmsNorm({.x = q_latent,
-                    .weight = weights_.q_latent_norm.as<float>(),
-                    .eps = options_.latent_norm_eps,
-                    .out = q_latent});
-  backend_.Gemm({.x = q_latent, .weights = weights_.q.get(), .out = q});
+  backend.Gemm({.x = normed,
+                .weights = weights_.q_down.get(),
+                .bias = weights_.q_down_bias.as<float>(),
+                .out = q_latent});
+  backend.RmsNorm({.x = q_latent,
+                   .weight = weights_.q_latent_norm.as<float>(),
+                   .eps = options_.latent_norm_eps,
+                   .out = q_latent});
+  backend.Gemm({.x = q_latent, .weights = weights_.q.get(), .out = q});
 }
 
-void LatentAttentionLayer::Forward(const RopeTable& rope, const KvLayerView& kv,
+void LatentAttentionLayer::Forward(Backend& backend, const RopeTable& rope, const KvLayerView& kv,
                                    const LatentAttentionWorkspace& workspace,
                                    MatrixView<float> normed, MatrixView<float> residual) const {
   const int64_t num_rows = residual.num_rows;
@@ -29,35 +29,35 @@ void LatentAttentionLayer::Forward(const RopeTable& rope, const KvLayerView& kv,
   const MatrixView<float> absorbed_q = workspace.absorbed_q.FirstRows(num_rows);
   const MatrixView<float> sums = workspace.sums.FirstRows(num_rows);
   const MatrixView<float> heads = workspace.heads.FirstRows(num_rows);
-  backend_.RmsNorm({.x = residual,
-                    .weight = weights_.input_norm.as<float>(),
-                    .eps = options_.norm_eps,
-                    .out = normed});
-  ProjectQ(workspace, normed, q);
-  backend_.Gemm({.x = normed,
-                 .weights = weights_.kv.get(),
-                 .bias = weights_.kv_bias.as<float>(),
-                 .out = latent});
-  backend_.HeadGemm({.x = q, .weights = weights_.absorb, .out = absorbed_q});
-  backend_.LatentToCache({.latent = latent,
-                          .norm = weights_.latent_norm.as<float>(),
-                          .norm_eps = options_.latent_norm_eps,
-                          .num_heads = options_.num_heads,
-                          .q = q,
-                          .absorbed_q = absorbed_q,
-                          .rope = rope,
-                          .kv = kv});
-  backend_.Attention({.q = absorbed_q,
-                      .num_heads = options_.num_heads,
-                      .scale = options_.scale,
-                      .kv = kv,
-                      .out = sums});
-  backend_.HeadGemm({.x = sums, .weights = weights_.expand, .out = heads});
-  backend_.Gemm({.x = heads,
-                 .weights = weights_.output.get(),
-                 .bias = weights_.output_bias.as<float>(),
-                 .accumulate = true,
-                 .out = residual});
+  backend.RmsNorm({.x = residual,
+                   .weight = weights_.input_norm.as<float>(),
+                   .eps = options_.norm_eps,
+                   .out = normed});
+  ProjectQ(backend, workspace, normed, q);
+  backend.Gemm({.x = normed,
+                .weights = weights_.kv.get(),
+                .bias = weights_.kv_bias.as<float>(),
+                .out = latent});
+  backend.HeadGemm({.x = q, .weights = weights_.absorb, .out = absorbed_q});
+  backend.LatentToCache({.latent = latent,
+                         .norm = weights_.latent_norm.as<float>(),
+                         .norm_eps = options_.latent_norm_eps,
+                         .num_heads = options_.num_heads,
+                         .q = q,
+                         .absorbed_q = absorbed_q,
+                         .rope = rope,
+                         .kv = kv});
+  backend.Attention({.q = absorbed_q,
+                     .num_heads = options_.num_heads,
+                     .scale = options_.scale,
+                     .kv = kv,
+                     .out = sums});
+  backend.HeadGemm({.x = sums, .weights = weights_.expand, .out = heads});
+  backend.Gemm({.x = heads,
+                .weights = weights_.output.get(),
+                .bias = weights_.output_bias.as<float>(),
+                .accumulate = true,
+                .out = residual});
 }
 
 }  // namespace gatehouse

@@ -60,20 +60,18 @@ struct LatentAttentionWorkspace {
 
 class LatentAttentionLayer {
  public:
-  LatentAttentionLayer(Backend& backend, const LatentAttentionOptions& options,
-                       LatentAttentionWeights weights)
-      : backend_(backend), options_(options), weights_(std::move(weights)) {}
+  LatentAttentionLayer(const LatentAttentionOptions& options, LatentAttentionWeights weights)
+      : options_(options), weights_(std::move(weights)) {}
 
   // As AttentionLayer::Forward.
-  void Forward(const RopeTable& rope, const KvLayerView& kv,
+  void Forward(Backend& backend, const RopeTable& rope, const KvLayerView& kv,
                const LatentAttentionWorkspace& workspace, MatrixView<float> normed,
                MatrixView<float> residual) const;
 
  private:
-  void ProjectQ(const LatentAttentionWorkspace& workspace, MatrixView<float> normed,
-                MatrixView<float> q) const;
+  void ProjectQ(Backend& backend, const LatentAttentionWorkspace& workspace,
+                MatrixView<float> normed, MatrixView<float> q) const;
 
-  Backend& backend_;
   LatentAttentionOptions options_;
   LatentAttentionWeights weights_;
 };

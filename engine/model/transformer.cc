@@ -7,16 +7,16 @@
 
 namespace gatehouse {
 
-absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(Backend& backend,
-                                                                 const TransformerShape& shape,
-                                                                 TransformerWeights weights) {
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
+    Backend& backend, const TransformerShape& shape,
+    std::shared_ptr<const TransformerWeights> weights) {
   GATEHOUSE_ASSIGN_OR_RETURN(Buffer memory, backend.Allocate(WorkspaceBytes(shape)));
   return std::unique_ptr<Transformer>(
       new Transformer(backend, shape, std::move(weights), std::move(memory)));
 }
 
 Transformer::Transformer(Backend& backend, const TransformerShape& shape,
-                         TransformerWeights weights, Buffer memory)
+                         std::shared_ptr<const TransformerWeights> weights, Buffer memory)
     : backend_(backend), shape_(shape), weights_(std::move(weights)), memory_(std::move(memory)) {
   LayOut(shape_, memory_.as<float>(), workspace_);
 }
@@ -55,47 +55,51 @@ int64_t Transformer::LayOut(const TransformerShape& shape, float* memory, Worksp
   workspace.moe.shared_hidden = take(shared_rows, shape.shared_intermediate_size);
   workspace.moe.shared_rows = take(shared_rows, shape.hidden_size);
   workspace.moe.shared_gates = take(shared_rows, 1);
+  const int64_t exchanged_rows = shape.num_ranks > 1 ? rows : 0;
+  workspace.moe.received_rows = take(exchanged_rows, shape.hidden_size);
+  workspace.moe.returned_rows = take(exchanged_rows * shape.top_k, shape.hidden_size);
   return used;
 }
 
-std::vector<RoutePlan> Transformer::Forward(const BatchLayout& layout, const StepRouting& routing,
-                                            const KvCache& cache,
-                                            std::span<uint8_t> row_failed) const {
-  const auto num_rows = static_cast<int64_t>(layout.token_ids.size());
+absl::StatusOr<std::vector<RoutePlan>> Transformer::Forward(const Step& step,
+                                                            Dispatcher& dispatcher) const {
+  const auto num_rows = static_cast<int64_t>(step.layout.token_ids.size());
   GATEHOUSE_CHECK(num_rows <= shape_.max_rows) << num_rows << " rows of " << shape_.max_rows;
   const MatrixView<float> residual = workspace_.residual.FirstRows(num_rows);
   const MatrixView<float> normed = workspace_.normed.FirstRows(num_rows);
   const MatrixView<float> ffn_out = workspace_.ffn_out.FirstRows(num_rows);
-  const RopeTable rope{.cos_sin = weights_.rope_table.as<float>(),
+  const RopeTable rope{.cos_sin = weights_->rope_table.as<float>(),
                        .num_positions = shape_.num_positions,
                        .rotary_dim = shape_.rotary_dim};
   std::vector<RoutePlan> routes;
-  backend_.Embed({.table = weights_.embedding, .scale = shape_.embedding_scale, .out = residual});
-  for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    const DecoderLayer& layer = weights_.layers[i];
-    const KvLayerView kv = cache.Layer(static_cast<int>(i));
+  backend_.Embed({.table = weights_->embedding, .scale = shape_.embedding_scale, .out = residual});
+  for (size_t i = 0; i < weights_->layers.size(); ++i) {
+    const DecoderLayer& layer = weights_->layers[i];
+    const KvLayerView kv = step.cache.Layer(static_cast<int>(i));
     if (const auto* latent = std::get_if<LatentAttentionLayer>(&layer.attention)) {
-      latent->Forward(rope, kv, workspace_.latent, normed, residual);
+      latent->Forward(backend_, rope, kv, workspace_.latent, normed, residual);
     } else {
       std::get<AttentionLayer>(layer.attention)
-          .Forward(rope, kv, workspace_.attention, normed, residual);
+          .Forward(backend_, rope, kv, workspace_.attention, normed, residual);
     }
     backend_.RmsNorm({.x = residual,
                       .weight = layer.ffn_norm.as<float>(),
                       .eps = shape_.norm_eps,
                       .out = normed});
     if (const auto* moe = std::get_if<MoeLayer>(&layer.ffn)) {
-      const MoeLayer::Step step{.routing = routing,
-                                .moe_layer_idx = static_cast<int>(routes.size()),
-                                .row_failed = row_failed};
-      routes.push_back(moe->Forward(normed, step, workspace_.moe, ffn_out));
+      const MoeLayer::Step moe_step{.routing = step.routing,
+                                    .moe_layer_idx = static_cast<int>(routes.size()),
+                                    .row_failed = step.row_failed};
+      GATEHOUSE_ASSIGN_OR_RETURN(RoutePlan route, moe->Forward(backend_, dispatcher, normed,
+                                                               moe_step, workspace_.moe, ffn_out));
+      routes.push_back(std::move(route));
     } else {
-      std::get<DenseMlp>(layer.ffn).Forward(normed, workspace_.dense_hidden, ffn_out);
+      std::get<DenseMlp>(layer.ffn).Forward(backend_, normed, workspace_.dense_hidden, ffn_out);
     }
     backend_.Add({.x = ffn_out, .scale = shape_.residual_scale, .out = residual});
   }
   backend_.RmsNorm({.x = residual,
-                    .weight = weights_.final_norm.as<float>(),
+                    .weight = weights_->final_norm.as<float>(),
                     .eps = shape_.norm_eps,
                     .out = normed});
   return routes;
@@ -108,7 +112,7 @@ MatrixView<const float> Transformer::Logits(std::span<const int32_t> row_ids) co
   const MatrixView<float> logits = workspace_.logits.FirstRows(num_rows);
   backend_.Gemm({.x = workspace_.normed,
                  .row_ids = row_ids,
-                 .weights = weights_.head.get(),
+                 .weights = weights_->head.get(),
                  .scale = shape_.logit_scale,
                  .out = logits});
   return logits;

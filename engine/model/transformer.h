@@ -1,6 +1,6 @@
-// The decoder: embedding, layers of attention and feed-forward, final norm, output head. Immutable
-// after loading but for its workspace; holds no state of any sequence. Owned by the worker; used by
-// the rank's thread.
+// The decoder: embedding, layers of attention and feed-forward, final norm, output head. The
+// weights are immutable and shared by the ranks of a process; each rank has a workspace of its own.
+// Holds no state of any sequence. Owned by the rank; used by its thread.
 #pragma once
 
 #include <memory>
@@ -37,8 +37,9 @@ struct TransformerShape {
   float logit_scale = 1;
   int rotary_dim = 0;
   int64_t num_positions = 0;   // of the rope table
-  int64_t max_rows = 0;        // of one step
+  int64_t max_rows = 0;        // of one step, of all ranks together
   int64_t max_logit_rows = 0;  // of one call to Logits
+  int num_ranks = 1;
 };
 
 using AnyAttentionLayer = std::variant<AttentionLayer, LatentAttentionLayer>;
@@ -61,17 +62,23 @@ struct TransformerWeights {
 class Transformer {
  public:
   // RESOURCE_EXHAUSTED when the workspace cannot be had.
-  static absl::StatusOr<std::unique_ptr<Transformer>> Create(Backend& backend,
-                                                             const TransformerShape& shape,
-                                                             TransformerWeights weights);
+  static absl::StatusOr<std::unique_ptr<Transformer>> Create(
+      Backend& backend, const TransformerShape& shape,
+      std::shared_ptr<const TransformerWeights> weights);
   // Bytes of workspace that Create takes.
   static int64_t WorkspaceBytes(const TransformerShape& shape);
 
-  // Runs all layers on the rows of `layout` (at most max_rows), writing their keys and values.
-  // Returns the decisions of each MoE layer, routed as `routing` says; marks rows with a value that
-  // is not finite. Within a step begun on the back end.
-  std::vector<RoutePlan> Forward(const BatchLayout& layout, const StepRouting& routing,
-                                 const KvCache& cache, std::span<uint8_t> row_failed) const;
+  // What a rank does in one step.
+  struct Step {
+    const BatchLayout& layout;   // own rows
+    const StepRouting& routing;  // of all rows of the step
+    const KvCache& cache;
+    std::span<uint8_t> row_failed;  // [own rows]: set where a value is not finite
+  };
+  // Runs all layers on the own rows, at most max_rows, or none, writing their keys and values.
+  // Returns the decisions of each MoE layer for all rows of the step. Within a step begun on the
+  // back end. What can fail is the dispatcher.
+  absl::StatusOr<std::vector<RoutePlan>> Forward(const Step& step, Dispatcher& dispatcher) const;
   // Logits of some rows of the last Forward: [row_ids.size(), vocab], at most max_logit_rows. Valid
   // until the next call.
   MatrixView<const float> Logits(std::span<const int32_t> row_ids) const;
@@ -90,15 +97,15 @@ class Transformer {
     MoeWorkspace moe;
   };
 
-  Transformer(Backend& backend, const TransformerShape& shape, TransformerWeights weights,
-              Buffer memory);
+  Transformer(Backend& backend, const TransformerShape& shape,
+              std::shared_ptr<const TransformerWeights> weights, Buffer memory);
   // Lays the workspace out from `memory` on and returns the number of floats it takes; null to
   // measure only.
   static int64_t LayOut(const TransformerShape& shape, float* memory, Workspace& workspace);
 
   Backend& backend_;
   const TransformerShape shape_;
-  const TransformerWeights weights_;
+  const std::shared_ptr<const TransformerWeights> weights_;
   const Buffer memory_;
   Workspace workspace_;  // views into memory_
 };

@@ -197,17 +197,17 @@ class Loader {
                                                  const LayerTensors& layer, int32_t layer_idx) {
     if (layer.is_latent()) {
       GATEHOUSE_ASSIGN_OR_RETURN(LatentAttentionWeights weights, LatentAttention(layer));
-      return LatentAttentionLayer(backend_, LatentOptionsOf(config), std::move(weights));
+      return LatentAttentionLayer(LatentOptionsOf(config), std::move(weights));
     }
     GATEHOUSE_ASSIGN_OR_RETURN(AttentionWeights weights, Attention(layer));
-    return AttentionLayer(backend_, AttentionOptionsOf(config, layer_idx), std::move(weights));
+    return AttentionLayer(AttentionOptionsOf(config, layer_idx), std::move(weights));
   }
 
   absl::StatusOr<std::variant<MoeLayer, DenseMlp>> FeedForward(const MoeConfig& moe,
                                                                const LayerTensors& layer) {
     GATEHOUSE_ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> experts,
                                Experts(layer.experts, FormatOfExperts(layer, formats_)));
-    if (!layer.is_moe) return DenseMlp(backend_, std::move(experts));
+    if (!layer.is_moe) return DenseMlp(std::move(experts));
     GateWeights gate;
     if (!layer.router.name.empty()) {
       GATEHOUSE_ASSIGN_OR_RETURN(gate.router, Stacked({&layer.router}, FormatOfRouter(layer)));
@@ -219,9 +219,8 @@ class Loader {
     GATEHOUSE_ASSIGN_OR_RETURN(gate.logit_bias, Vectors({&layer.router_bias}));
     GATEHOUSE_ASSIGN_OR_RETURN(gate.choice_bias, Vectors({&layer.choice_bias}));
     GATEHOUSE_ASSIGN_OR_RETURN(std::optional<SharedExpert> shared, Shared(layer));
-    return MoeLayer(backend_, Gate(backend_, moe.gate, std::move(gate)),
-                    gatehouse::Experts(backend_, moe.activation, std::move(experts)),
-                    std::move(shared));
+    return MoeLayer(Gate(moe.gate, std::move(gate)),
+                    gatehouse::Experts(moe.activation, std::move(experts)), std::move(shared));
   }
 
   absl::StatusOr<std::optional<SharedExpert>> Shared(const LayerTensors& layer) {
@@ -233,7 +232,7 @@ class Loader {
       const WeightFormat format = FormatOf({&layer.shared_scale}, std::nullopt);
       GATEHOUSE_ASSIGN_OR_RETURN(scale, Stacked({&layer.shared_scale}, format));
     }
-    return SharedExpert(backend_, DenseMlp(backend_, std::move(expert)), std::move(scale));
+    return SharedExpert(DenseMlp(std::move(expert)), std::move(scale));
   }
 
  private:

@@ -14,23 +14,22 @@ namespace gatehouse {
 
 class DenseMlp {
  public:
-  DenseMlp(Backend& backend, std::unique_ptr<PackedExperts> weights)
-      : backend_(backend), weights_(std::move(weights)) {}
+  explicit DenseMlp(std::unique_ptr<PackedExperts> weights) : weights_(std::move(weights)) {}
 
   // out [num_rows, hidden]; hidden [>= num_rows, intermediate] is workspace.
-  void Forward(MatrixView<const float> x, MatrixView<float> hidden, MatrixView<float> out) const {
+  void Forward(Backend& backend, MatrixView<const float> x, MatrixView<float> hidden,
+               MatrixView<float> out) const {
     std::vector<int32_t> row_ids(x.num_rows);
     std::iota(row_ids.begin(), row_ids.end(), 0);
     const int32_t expert_begin[] = {0, static_cast<int32_t>(x.num_rows)};
-    backend_.ExpertFfn({.x = x,
-                        .groups = {row_ids, expert_begin},
-                        .experts = weights_.get(),
-                        .scratch = hidden.FirstRows(x.num_rows),
-                        .out = out});
+    backend.ExpertFfn({.x = x,
+                       .groups = {row_ids, expert_begin},
+                       .experts = weights_.get(),
+                       .scratch = hidden.FirstRows(x.num_rows),
+                       .out = out});
   }
 
  private:
-  Backend& backend_;
   std::unique_ptr<PackedExperts> weights_;
 };
 

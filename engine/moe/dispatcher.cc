@@ -1,28 +1,41 @@
 #include "engine/moe/dispatcher.h"
 
+#include <numeric>
+#include <utility>
+
 #include "kernels/base/check.h"
 
 namespace gatehouse {
 
-Dispatcher::Dispatched Dispatcher::Dispatch(MatrixView<const float> x, const RoutePlan& plan,
-                                            const MoeWorkspace& workspace) const {
+void LocalDispatcher::BeginStep(int num_rows) {
+  rows_.resize(num_rows);
+  std::iota(rows_.begin(), rows_.end(), 0);
+}
+
+absl::StatusOr<Dispatcher::Dispatched> LocalDispatcher::Dispatch(MatrixView<const float> x,
+                                                                 const RoutePlan& plan,
+                                                                 int /*moe_layer_idx*/,
+                                                                 const MoeWorkspace& workspace) {
   GATEHOUSE_CHECK(plan.num_pairs() <= workspace.expert_rows.num_rows)
       << plan.num_pairs() << " pairs of " << workspace.expert_rows.num_rows;
   const MatrixView<float> rows = workspace.expert_rows.FirstRows(plan.num_pairs());
-  return {.batch = {.x = x,
-                    .groups = plan.groups(),
-                    .hidden = workspace.hidden.FirstRows(plan.num_pairs()),
-                    .out = rows},
-          .handle = DispatchHandle(plan, rows)};
+  Dispatched dispatched{.batch = {.x = x,
+                                  .groups = plan.groups(),
+                                  .hidden = workspace.hidden.FirstRows(plan.num_pairs()),
+                                  .out = rows}};
+  dispatched.handle.plan = &plan;
+  dispatched.handle.expert_rows = rows;
+  return dispatched;
 }
 
-void Dispatcher::Combine(DispatchHandle handle, MatrixView<float> out) const {
-  const RoutePlan& plan = *handle.plan_;
-  backend_.Combine({.expert_rows = handle.expert_rows_,
+absl::Status LocalDispatcher::Combine(DispatchHandle handle, MatrixView<float> out) {
+  const RoutePlan& plan = *handle.plan;
+  backend_.Combine({.expert_rows = handle.expert_rows,
                     .token_begin = plan.token_begin,
                     .assignment_ids = plan.assignment_ids,
                     .weights = plan.weights,
                     .out = out});
+  return absl::OkStatus();
 }
 
 }  // namespace gatehouse

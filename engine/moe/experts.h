@@ -12,21 +12,19 @@ namespace gatehouse {
 
 class Experts {
  public:
-  Experts(Backend& backend, const ActivationOptions& activation,
-          std::unique_ptr<PackedExperts> weights)
-      : backend_(backend), activation_(activation), weights_(std::move(weights)) {}
+  Experts(const ActivationOptions& activation, std::unique_ptr<PackedExperts> weights)
+      : activation_(activation), weights_(std::move(weights)) {}
 
-  void Run(const ExpertBatch& batch) const {
-    backend_.ExpertFfn({.x = batch.x,
-                        .groups = batch.groups,
-                        .experts = weights_.get(),
-                        .activation = activation_,
-                        .scratch = batch.hidden,
-                        .out = batch.out});
+  void Run(Backend& backend, const ExpertBatch& batch) const {
+    backend.ExpertFfn({.x = batch.x,
+                       .groups = batch.groups,
+                       .experts = weights_.get(),
+                       .activation = activation_,
+                       .scratch = batch.hidden,
+                       .out = batch.out});
   }
 
  private:
-  Backend& backend_;
   ActivationOptions activation_;
   std::unique_ptr<PackedExperts> weights_;
 };

@@ -5,22 +5,24 @@
 
 namespace gatehouse {
 
-MatrixView<float> Gate::ComputeLogits(MatrixView<const float> x, MatrixView<float> logits) const {
+MatrixView<float> Gate::ComputeLogits(Backend& backend, MatrixView<const float> x,
+                                      MatrixView<float> logits) const {
   const MatrixView<float> scores = logits.FirstRows(x.num_rows);
   if (weights_.router == nullptr) {
-    backend_.BlockMeans({.x = x, .out = scores});
+    backend.BlockMeans({.x = x, .out = scores});
   } else {
-    backend_.Gemm({.x = x,
-                   .weights = weights_.router.get(),
-                   .bias = weights_.logit_bias.as<float>(),
-                   .out = scores});
+    backend.Gemm({.x = x,
+                  .weights = weights_.router.get(),
+                  .bias = weights_.logit_bias.as<float>(),
+                  .out = scores});
   }
   const float* norms = weights_.cosine_norms.as<float>();
-  if (norms != nullptr) backend_.Cosines({.x = x, .norms = norms, .dots = scores});
+  if (norms != nullptr) backend.Cosines({.x = x, .norms = norms, .dots = scores});
   return scores;
 }
 
-std::vector<float> Gate::DotsBesideLogits(MatrixView<const float> x, MatrixView<float> logits,
+std::vector<float> Gate::DotsBesideLogits(Backend& backend, MatrixView<const float> x,
+                                          MatrixView<float> logits,
                                           const GateRanking& ranking) const {
   std::vector<float> dots;
   const auto asked = std::span(ranking.affinities).first(x.num_rows);
@@ -29,14 +31,14 @@ std::vector<float> Gate::DotsBesideLogits(MatrixView<const float> x, MatrixView<
     return dots;
   }
   const MatrixView<float> out = logits.FirstRows(x.num_rows);
-  backend_.Gemm({.x = x, .weights = weights_.router.get(), .out = out});
+  backend.Gemm({.x = x, .weights = weights_.router.get(), .out = out});
   for (int64_t row = 0; row < x.num_rows; ++row) {
     dots.insert(dots.end(), out.row(row), out.row(row) + num_experts());
   }
   return dots;
 }
 
-GateChoice Gate::Choose(MatrixView<const float> x, MatrixView<float> logits,
+GateChoice Gate::Choose(Backend& backend, MatrixView<const float> x, MatrixView<float> logits,
                         std::span<uint8_t> row_failed) const {
   const int64_t num_pairs = x.num_rows * recipe_.top_k;
   GateChoice choice{.num_rows = static_cast<int>(x.num_rows),
@@ -44,19 +46,19 @@ GateChoice Gate::Choose(MatrixView<const float> x, MatrixView<float> logits,
                     .top_k = recipe_.top_k,
                     .expert_ids = std::vector<int32_t>(num_pairs),
                     .weights = std::vector<float>(num_pairs),
-                    .mass = std::vector<float>(x.num_rows),
-                    .row_failed = row_failed};
-  backend_.GateTopK({.logits = ComputeLogits(x, logits),
-                     .recipe = recipe_,
-                     .choice_bias = weights_.choice_bias.as<float>(),
-                     .expert_ids = {choice.expert_ids.data(), x.num_rows, recipe_.top_k},
-                     .weights = {choice.weights.data(), x.num_rows, recipe_.top_k},
-                     .mass = choice.mass,
-                     .row_failed = row_failed});
+                    .mass = std::vector<float>(x.num_rows)};
+  backend.GateTopK({.logits = ComputeLogits(backend, x, logits),
+                    .recipe = recipe_,
+                    .choice_bias = weights_.choice_bias.as<float>(),
+                    .expert_ids = {choice.expert_ids.data(), x.num_rows, recipe_.top_k},
+                    .weights = {choice.weights.data(), x.num_rows, recipe_.top_k},
+                    .mass = choice.mass,
+                    .row_failed = row_failed});
+  choice.row_failed.assign(row_failed.begin(), row_failed.end());
   return choice;
 }
 
-GateScores Gate::Score(MatrixView<const float> x, MatrixView<float> logits,
+GateScores Gate::Score(Backend& backend, MatrixView<const float> x, MatrixView<float> logits,
                        const GateRanking& ranking, std::span<uint8_t> row_failed) const {
   const int num_rows = static_cast<int>(x.num_rows);
   const int num_ranked = std::clamp(ranking.num_ranked, recipe_.top_k, num_experts());
@@ -69,15 +71,15 @@ GateScores Gate::Score(MatrixView<const float> x, MatrixView<float> logits,
                     .ranked_ids = std::vector<int32_t>(num_ranks),
                     .gate = std::vector<float>(num_ranks),
                     .weight = std::vector<float>(num_ranks)};
-  const std::vector<float> dots = DotsBesideLogits(x, logits, ranking);
-  const MatrixView<float> z = ComputeLogits(x, logits);
-  backend_.GateTopK({.logits = z,
-                     .recipe = recipe_,
-                     .choice_bias = weights_.choice_bias.as<float>(),
-                     .expert_ids = {scores.ranked_ids.data(), num_rows, num_ranked},
-                     .weights = {scores.weight.data(), num_rows, num_ranked},
-                     .gate = {scores.gate.data(), num_rows, num_ranked},
-                     .row_failed = row_failed});
+  const std::vector<float> dots = DotsBesideLogits(backend, x, logits, ranking);
+  const MatrixView<float> z = ComputeLogits(backend, x, logits);
+  backend.GateTopK({.logits = z,
+                    .recipe = recipe_,
+                    .choice_bias = weights_.choice_bias.as<float>(),
+                    .expert_ids = {scores.ranked_ids.data(), num_rows, num_ranked},
+                    .weights = {scores.weight.data(), num_rows, num_ranked},
+                    .gate = {scores.gate.data(), num_rows, num_ranked},
+                    .row_failed = row_failed});
   scores.row_failed.assign(row_failed.begin(), row_failed.end());
   scores.affinity = scores.gate;
   std::vector<float> norms;  // of the rows, once one of them asks for a cosine
@@ -87,7 +89,7 @@ GateScores Gate::Score(MatrixView<const float> x, MatrixView<float> logits,
     if (ranking.affinities[row] != Affinity::kCosine) continue;
     if (norms.empty()) {
       norms.resize(num_rows);
-      backend_.RowNorms({.x = x, .out = norms});
+      backend.RowNorms({.x = x, .out = norms});
     }
     const float* row_dots = dots.empty() ? z.row(row) : dots.data() + int64_t{row} * num_experts();
     CosineAffinities(scores, row, row_dots, norms[row]);

@@ -27,10 +27,10 @@ struct GateChoice {
   int num_rows = 0;
   int num_experts = 0;
   int top_k = 0;
-  std::vector<int32_t> expert_ids;      // [num_rows, top_k] slot order
-  std::vector<float> weights;           // [num_rows, top_k]
-  std::vector<float> mass;              // [num_rows] the sum of the chosen P
-  std::span<const uint8_t> row_failed;  // [num_rows]
+  std::vector<int32_t> expert_ids;  // [num_rows, top_k] slot order
+  std::vector<float> weights;       // [num_rows, top_k]
+  std::vector<float> mass;          // [num_rows] the sum of the chosen P
+  std::vector<uint8_t> row_failed;  // [num_rows]
 };
 
 // What bounded routing asks of the gate beyond the choice.
@@ -41,32 +41,32 @@ struct GateRanking {
 
 class Gate {
  public:
-  Gate(Backend& backend, const GateRecipe& recipe, GateWeights weights)
-      : backend_(backend), recipe_(recipe), weights_(std::move(weights)) {}
+  Gate(const GateRecipe& recipe, GateWeights weights)
+      : recipe_(recipe), weights_(std::move(weights)) {}
 
   // x [num_rows, hidden]; logits is workspace [>= num_rows, num_experts]; sets row_failed where it
   // finds a fault.
-  GateChoice Choose(MatrixView<const float> x, MatrixView<float> logits,
+  GateChoice Choose(Backend& backend, MatrixView<const float> x, MatrixView<float> logits,
                     std::span<uint8_t> row_failed) const;
   // Likewise, with the ranks behind the chosen ones: of the chosen, expert ids and weights have the
   // bits that Choose gives them. Rows that failed before stay failed.
-  GateScores Score(MatrixView<const float> x, MatrixView<float> logits, const GateRanking& ranking,
-                   std::span<uint8_t> row_failed) const;
+  GateScores Score(Backend& backend, MatrixView<const float> x, MatrixView<float> logits,
+                   const GateRanking& ranking, std::span<uint8_t> row_failed) const;
 
   int top_k() const { return recipe_.top_k; }
   int num_experts() const { return static_cast<int>(weights_.row_norms.size()); }
 
  private:
-  MatrixView<float> ComputeLogits(MatrixView<const float> x, MatrixView<float> logits) const;
+  MatrixView<float> ComputeLogits(Backend& backend, MatrixView<const float> x,
+                                  MatrixView<float> logits) const;
   // [num_rows, num_experts] x.w, in `logits` as well, if they differ from the logits by a bias and
   // a row asks for a cosine; else empty.
-  std::vector<float> DotsBesideLogits(MatrixView<const float> x, MatrixView<float> logits,
-                                      const GateRanking& ranking) const;
+  std::vector<float> DotsBesideLogits(Backend& backend, MatrixView<const float> x,
+                                      MatrixView<float> logits, const GateRanking& ranking) const;
   void ShareAffinities(GateScores& scores, int row) const;
   // `dots` are without bias: taking it off a logit again would lose the digits that it hid.
   void CosineAffinities(GateScores& scores, int row, const float* dots, float norm) const;
 
-  Backend& backend_;
   GateRecipe recipe_;
   GateWeights weights_;
 };

@@ -14,21 +14,20 @@ namespace gatehouse {
 class SharedExpert {
  public:
   // scale [1, hidden] or null.
-  SharedExpert(Backend& backend, DenseMlp mlp, std::unique_ptr<PackedMatrix> scale)
-      : backend_(backend), mlp_(std::move(mlp)), scale_(std::move(scale)) {}
+  SharedExpert(DenseMlp mlp, std::unique_ptr<PackedMatrix> scale)
+      : mlp_(std::move(mlp)), scale_(std::move(scale)) {}
 
   // out [num_rows, hidden] += (sigmoid(scale . x)) expert(x)
-  void AddTo(MatrixView<const float> x, const MoeWorkspace& workspace,
+  void AddTo(Backend& backend, MatrixView<const float> x, const MoeWorkspace& workspace,
              MatrixView<float> out) const {
     const MatrixView<float> rows = workspace.shared_rows.FirstRows(x.num_rows);
     const MatrixView<float> gates = workspace.shared_gates.FirstRows(x.num_rows);
-    mlp_.Forward(x, workspace.shared_hidden, rows);
-    if (scale_ != nullptr) backend_.Gemm({.x = x, .weights = scale_.get(), .out = gates});
-    backend_.Add({.x = rows, .gates = scale_ == nullptr ? nullptr : gates.data, .out = out});
+    mlp_.Forward(backend, x, workspace.shared_hidden, rows);
+    if (scale_ != nullptr) backend.Gemm({.x = x, .weights = scale_.get(), .out = gates});
+    backend.Add({.x = rows, .gates = scale_ == nullptr ? nullptr : gates.data, .out = out});
   }
 
  private:
-  Backend& backend_;
   DenseMlp mlp_;
   std::unique_ptr<PackedMatrix> scale_;
 };

@@ -15,35 +15,69 @@ int32_t SharedEnd(const Sequence& sequence) {
 
 }  // namespace
 
-BlockTables::BlockTables(int32_t num_blocks, int32_t block_tokens, uint64_t hash_seed)
-    : block_tokens_(block_tokens),
-      pool_(num_blocks),
-      index_({.num_blocks = num_blocks, .block_tokens = block_tokens, .hash_seed = hash_seed}) {}
+BlockTables::Rank::Rank(const BlockTablesSetup& setup)
+    : pool(setup.num_blocks),
+      index({.num_blocks = setup.num_blocks,
+             .block_tokens = setup.block_tokens,
+             .hash_seed = setup.hash_seed}) {}
+
+BlockTables::BlockTables(const BlockTablesSetup& setup) : block_tokens_(setup.block_tokens) {
+  for (int r = 0; r < setup.num_ranks; ++r) ranks_.push_back(std::make_unique<Rank>(setup));
+}
+
+int32_t BlockTables::ReusableBlocks(const Sequence& sequence) const {
+  const int32_t last = std::min(sequence.num_tokens() - 1, sequence.sharable_end);
+  return (sequence.wants_every_row ? std::min(sequence.num_seen, last) : last) / block_tokens_;
+}
 
 void BlockTables::Reuse(Sequence& sequence) {
   if (sequence.num_computed != sequence.num_reused) return;
-  const int32_t last = std::min(sequence.num_tokens() - 1, sequence.sharable_end);
-  const int32_t end = sequence.wants_every_row ? std::min(sequence.num_seen, last) : last;
-  const int32_t num_blocks = end / block_tokens_;
+  const int32_t num_blocks = ReusableBlocks(sequence);
   while (sequence.num_indexed_blocks + sequence.group_blocks <= num_blocks && TakeGroup(sequence)) {
   }
 }
 
-// All blocks of a group or none: a block of bounds that is computed in part would be another.
-bool BlockTables::TakeGroup(Sequence& sequence) {
-  const auto num_held = static_cast<int64_t>(sequence.block_ids.size());
-  ContentId content = sequence.last_content;
-  for (int32_t i = 0; i < sequence.group_blocks; ++i) {
-    const auto found = index_.Find(ContentOf(sequence, sequence.num_indexed_blocks + i, content));
-    if (!found.has_value()) {
-      sequence.block_ids.erase(sequence.block_ids.begin() + num_held, sequence.block_ids.end());
-      return false;
-    }
-    sequence.block_ids.push_back(found->block_id);
-    content = found->content;
+int32_t BlockTables::CachedPositions(const Sequence& sequence, int rank) const {
+  const int32_t num_blocks = ReusableBlocks(sequence);
+  int32_t num_found = 0;
+  ContentId content = kNoContent;
+  std::vector<int32_t> block_ids;
+  while (num_found + sequence.group_blocks <= num_blocks) {
+    const auto found = FindGroup(sequence, *ranks_[rank], num_found, content, block_ids);
+    if (!found.has_value()) break;
+    content = *found;
+    num_found += sequence.group_blocks;
   }
-  for (int32_t i = 0; i < sequence.group_blocks; ++i) pool_.Share(sequence.block_ids[num_held + i]);
-  sequence.last_content = content;
+  return num_found * block_tokens_;
+}
+
+// All blocks of a group or none: a block of bounds that is computed in part would be another.
+std::optional<ContentId> BlockTables::FindGroup(const Sequence& sequence, const Rank& rank,
+                                                int32_t first_block, ContentId parent,
+                                                std::vector<int32_t>& block_ids) const {
+  const auto num_held = static_cast<int64_t>(block_ids.size());
+  for (int32_t i = 0; i < sequence.group_blocks; ++i) {
+    const auto found = rank.index.Find(ContentOf(sequence, first_block + i, parent));
+    if (!found.has_value()) {
+      block_ids.erase(block_ids.begin() + num_held, block_ids.end());
+      return std::nullopt;
+    }
+    block_ids.push_back(found->block_id);
+    parent = found->content;
+  }
+  return parent;
+}
+
+bool BlockTables::TakeGroup(Sequence& sequence) {
+  Rank& rank = *ranks_[sequence.rank];
+  const size_t num_held = sequence.block_ids.size();
+  const auto content = FindGroup(sequence, rank, sequence.num_indexed_blocks, sequence.last_content,
+                                 sequence.block_ids);
+  if (!content.has_value()) return false;
+  for (size_t i = num_held; i < sequence.block_ids.size(); ++i) {
+    rank.pool.Share(sequence.block_ids[i]);
+  }
+  sequence.last_content = *content;
   sequence.num_indexed_blocks += sequence.group_blocks;
   sequence.num_reused += sequence.group_blocks * block_tokens_;
   sequence.num_computed = sequence.num_reused;
@@ -51,12 +85,13 @@ bool BlockTables::TakeGroup(Sequence& sequence) {
 }
 
 int32_t BlockTables::Grow(Sequence& sequence, int32_t num_positions) {
+  Rank& rank = *ranks_[sequence.rank];
   const auto num_held = static_cast<int32_t>(sequence.block_ids.size());
   const int32_t num_missing = BlocksFor(sequence.num_computed + num_positions) - num_held;
-  const int32_t num_taken = std::min(num_missing, pool_.num_free());
+  const int32_t num_taken = std::min(num_missing, rank.pool.num_free());
   for (int32_t i = 0; i < num_taken; ++i) {
-    const int32_t block_id = pool_.Take();
-    index_.Forget(block_id);
+    const int32_t block_id = rank.pool.Take();
+    rank.index.Forget(block_id);
     sequence.block_ids.push_back(block_id);
   }
   const int32_t room = (num_held + num_taken) * block_tokens_ - sequence.num_computed;
@@ -64,26 +99,28 @@ int32_t BlockTables::Grow(Sequence& sequence, int32_t num_positions) {
 }
 
 void BlockTables::Shrink(Sequence& sequence, int32_t num_positions) {
+  BlockPool& pool = ranks_[sequence.rank]->pool;
   const int32_t num_kept = BlocksFor(sequence.num_computed + num_positions);
   while (static_cast<int32_t>(sequence.block_ids.size()) > num_kept) {
-    pool_.Release(sequence.block_ids.back());
+    pool.Release(sequence.block_ids.back());
     sequence.block_ids.pop_back();
   }
 }
 
 void BlockTables::Index(Sequence& sequence) {
+  Rank& rank = *ranks_[sequence.rank];
   const int32_t end = std::min(sequence.num_computed, SharedEnd(sequence));
   while ((sequence.num_indexed_blocks + 1) * block_tokens_ <= end) {
     int32_t& block_id = sequence.block_ids[sequence.num_indexed_blocks];
     const BlockContent content =
         ContentOf(sequence, sequence.num_indexed_blocks, sequence.last_content);
-    if (const auto found = index_.Find(content)) {
-      pool_.Share(found->block_id);
-      pool_.Release(block_id);
+    if (const auto found = rank.index.Find(content)) {
+      rank.pool.Share(found->block_id);
+      rank.pool.Release(block_id);
       block_id = found->block_id;
       sequence.last_content = found->content;
     } else {
-      sequence.last_content = index_.Add(content, block_id);
+      sequence.last_content = rank.index.Add(content, block_id);
     }
     ++sequence.num_indexed_blocks;
   }
@@ -91,11 +128,12 @@ void BlockTables::Index(Sequence& sequence) {
 
 // From the end, so that the beginning, which more prompts share, is the last to be evicted.
 void BlockTables::Free(Sequence& sequence) {
+  Rank& rank = *ranks_[sequence.rank];
   for (auto it = sequence.block_ids.rbegin(); it != sequence.block_ids.rend(); ++it) {
-    if (index_.Holds(*it)) {
-      pool_.Retire(*it);
+    if (rank.index.Holds(*it)) {
+      rank.pool.Retire(*it);
     } else {
-      pool_.Release(*it);
+      rank.pool.Release(*it);
     }
   }
   sequence.block_ids.clear();
@@ -107,16 +145,17 @@ void BlockTables::Free(Sequence& sequence) {
 }
 
 std::vector<int32_t> BlockTables::Lend(int64_t num_positions) {
+  Rank& rank = *ranks_[0];
   std::vector<int32_t> block_ids(BlocksFor(num_positions));
   for (int32_t& block_id : block_ids) {
-    block_id = pool_.Take();
-    index_.Forget(block_id);
+    block_id = rank.pool.Take();
+    rank.index.Forget(block_id);
   }
   return block_ids;
 }
 
 void BlockTables::TakeBack(std::span<const int32_t> block_ids) {
-  for (const int32_t block_id : block_ids) pool_.Release(block_id);
+  for (const int32_t block_id : block_ids) ranks_[0]->pool.Release(block_id);
 }
 
 BlockContent BlockTables::ContentOf(const Sequence& sequence, int32_t block_idx,
@@ -128,11 +167,15 @@ BlockContent BlockTables::ContentOf(const Sequence& sequence, int32_t block_idx,
 }
 
 absl::Status BlockTables::CheckInvariants() const {
-  GATEHOUSE_RETURN_IF_ERROR(pool_.CheckInvariants());
-  return index_.CheckInvariants();
+  for (const auto& rank : ranks_) {
+    GATEHOUSE_RETURN_IF_ERROR(rank->pool.CheckInvariants());
+    GATEHOUSE_RETURN_IF_ERROR(rank->index.CheckInvariants());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status BlockTables::CheckSequence(const Sequence& sequence) const {
+  const Rank& rank = *ranks_[sequence.rank];
   const auto num_blocks = static_cast<int32_t>(sequence.block_ids.size());
   const int32_t shared_end = std::min(sequence.num_computed, SharedEnd(sequence));
   if (num_blocks != BlocksFor(sequence.num_computed) ||
@@ -142,8 +185,8 @@ absl::Status BlockTables::CheckSequence(const Sequence& sequence) const {
                         sequence.num_computed, num_blocks, sequence.num_indexed_blocks));
   }
   for (int32_t i = 0; i < num_blocks; ++i) {
-    const int32_t num_holders = pool_.ref_count(sequence.block_ids[i]);
-    const bool is_indexed = index_.Holds(sequence.block_ids[i]);
+    const int32_t num_holders = rank.pool.ref_count(sequence.block_ids[i]);
+    const bool is_indexed = rank.index.Holds(sequence.block_ids[i]);
     const bool may_be_shared = i < sequence.num_indexed_blocks;
     if (is_indexed != may_be_shared || num_holders < 1 || (num_holders > 1 && !may_be_shared)) {
       return absl::InternalError(

@@ -34,7 +34,10 @@ Scheduler::Scheduler(const SchedulerSetup& setup)
     : options_(setup.options),
       max_running_(MaxRunning(setup.options)),
       eos_token_ids_(setup.eos_token_ids),
-      blocks_(setup.num_blocks, setup.block_tokens, setup.hash_seed),
+      blocks_({.num_ranks = setup.num_ranks,
+               .num_blocks = setup.num_blocks,
+               .block_tokens = setup.block_tokens,
+               .hash_seed = setup.hash_seed}),
       grid_{.block_tokens = setup.block_tokens,
             .max_chunk_tokens = std::max(setup.options.max_step_tokens - max_running_, 1),
             .secret = setup.routing_secret},
@@ -249,6 +252,12 @@ void Scheduler::Erase(Sequence& sequence) {
   sequences_.erase(sequence.id);
 }
 
+int32_t Scheduler::num_used_blocks() const {
+  int32_t num_used = 0;
+  for (int r = 0; r < num_ranks(); ++r) num_used += block_pool(r).num_used();
+  return num_used;
+}
+
 std::vector<int32_t> Scheduler::Lend(int64_t num_tokens) {
   GATEHOUSE_CHECK(empty() && num_tokens <= max_sequence_tokens())
       << requests_.size() << " requests, " << num_tokens << " tokens";
@@ -263,8 +272,10 @@ absl::Status Scheduler::CheckInvariants() const {
     GATEHOUSE_RETURN_IF_ERROR(CheckSequence(*sequence));
     num_held += static_cast<int64_t>(sequence->block_ids.size());
   }
-  for (int32_t id = 0; id < block_pool().num_blocks(); ++id) {
-    num_holders += block_pool().ref_count(id);
+  for (int r = 0; r < num_ranks(); ++r) {
+    for (int32_t id = 0; id < block_pool(r).num_blocks(); ++id) {
+      num_holders += block_pool(r).ref_count(id);
+    }
   }
   if (num_held != num_holders) {
     return absl::InternalError(

@@ -29,6 +29,9 @@
 //             the step already: it sits out. Decodes come first, so others may hold the blocks that
 //             the first needs for a chunk of its prompt; every step still computes something, and
 //             whoever it was comes nearer to its end.
+//   Ranks     a sequence starts on the rank that has the least to compute and to hold with it, what
+//             the rank's cache has of it taken off; until it ends or is preempted it stays. Prompts
+//             on several ranks share a step's budget evenly, so that none waits for another.
 //   Chunks    of a bounded prompt end where its mode says (row_routing.h): a sequence that does not
 //             come so far in what is left of the step sits out, but the first always gets there.
 //   Prefixes  full blocks that were computed are kept until their memory is needed. A sequence that
@@ -98,7 +101,8 @@ struct SequenceUpdate {
 
 struct SchedulerSetup {
   SchedulerOptions options;
-  int32_t num_blocks = 0;
+  int num_ranks = 1;
+  int32_t num_blocks = 0;  // of each rank
   int32_t block_tokens = 16;
   std::vector<int32_t> eos_token_ids;
   uint64_t hash_seed = 0;    // of the prefix cache; changes no result
@@ -143,7 +147,10 @@ class Scheduler {
   int32_t num_preemptions() const { return num_preemptions_; }  // by the last Plan
   // Prompt tokens that the last Plan's sequences found in the cache when they started first.
   int64_t num_cached_prompt_tokens() const { return num_cached_prompt_tokens_; }
-  const BlockPool& block_pool() const { return blocks_.pool(); }
+  const BlockPool& block_pool(int rank = 0) const { return blocks_.pool(rank); }
+  int num_ranks() const { return blocks_.num_ranks(); }
+  int32_t num_blocks() const { return num_ranks() * block_pool().num_blocks(); }
+  int32_t num_used_blocks() const;
   int64_t max_sequence_tokens() const {
     return int64_t{block_pool().num_blocks()} * blocks_.block_tokens();
   }
@@ -169,11 +176,14 @@ class Scheduler {
   void AddOtherOutputs(SequenceId ticket);
   void StartWaiting();
   bool Start(Sequence& sequence);
+  bool StartOn(Sequence& sequence, int rank);
+  std::vector<int64_t> LoadOfRanks() const;
   bool TakePlaceFor(const Sequence& sequence);
   SharedCapacity CountShares();
   void RankRunning();
   void PlanDecodes();
   void PlanPrefills();
+  std::vector<int32_t> BudgetsOfRanks(int32_t budget) const;
   int32_t ChunkFor(const Sequence& sequence, int32_t budget) const;
   void AppendSpan(Sequence& sequence, int32_t num_rows);
   void RouteRows();

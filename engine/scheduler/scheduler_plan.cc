@@ -24,6 +24,7 @@ const StepPlan& Scheduler::Plan() {
   plan_.positions.clear();
   plan_.spans.clear();
   plan_.span_sequences.clear();
+  plan_.span_ranks.clear();
   plan_.logit_rows.clear();
   plan_.num_prefill_tokens = 0;
   plan_.num_decode_tokens = 0;
@@ -50,20 +51,44 @@ void Scheduler::StartWaiting() {
   }
 }
 
-// A sequence starts when all its tokens will fit beside what the running ones still need for
-// theirs, and one more block for each of them: else it would soon be preempted.
+// Tokens of the sequences that run on each rank.
+std::vector<int64_t> Scheduler::LoadOfRanks() const {
+  std::vector<int64_t> loads(num_ranks());
+  for (const Sequence* sequence : running_) loads[sequence->rank] += sequence->num_tokens();
+  return loads;
+}
+
+// On the first rank that has room, in the order of what each would then have to do.
 bool Scheduler::Start(Sequence& sequence) {
-  int64_t num_kept_free = num_running();
+  if (num_ranks() == 1) return StartOn(sequence, 0);
+  std::vector<std::pair<int64_t, int>> ranked;
+  const std::vector<int64_t> loads = LoadOfRanks();
+  for (int r = 0; r < num_ranks(); ++r) {
+    ranked.emplace_back(loads[r] - blocks_.CachedPositions(sequence, r), r);
+  }
+  std::sort(ranked.begin(), ranked.end());
+  return std::any_of(ranked.begin(), ranked.end(),
+                     [&](const auto& load) { return StartOn(sequence, load.second); });
+}
+
+// A sequence starts when all its tokens will fit beside what those that run on the rank still need
+// for theirs, and one more block for each of them: else it would soon be preempted.
+bool Scheduler::StartOn(Sequence& sequence, int rank) {
+  int64_t num_kept_free = 0;
+  bool is_alone = true;
   for (const Sequence* other : running_) {
+    if (other->rank != rank) continue;
+    is_alone = false;
     num_kept_free +=
-        blocks_.BlocksFor(other->num_tokens()) - static_cast<int64_t>(other->block_ids.size());
+        1 + blocks_.BlocksFor(other->num_tokens()) - static_cast<int64_t>(other->block_ids.size());
   }
   // It needs one at least: this spares the look into the cache while memory is full.
-  if (block_pool().num_free() < num_kept_free + 1) return false;
+  if (block_pool(rank).num_free() < num_kept_free + 1) return false;
+  sequence.rank = rank;
   blocks_.Reuse(sequence);
   const int64_t num_missing =
       blocks_.BlocksFor(sequence.num_tokens()) - static_cast<int64_t>(sequence.block_ids.size());
-  if (!running_.empty() && block_pool().num_free() < num_kept_free + num_missing) {
+  if (!is_alone && block_pool(rank).num_free() < num_kept_free + num_missing) {
     blocks_.Free(sequence);
     return false;
   }
@@ -92,7 +117,7 @@ bool Scheduler::TakePlaceFor(const Sequence& sequence) {
 }
 
 SharedCapacity Scheduler::CountShares() {
-  SharedCapacity capacity{.num_places = max_running_, .num_blocks = block_pool().num_blocks()};
+  SharedCapacity capacity{.num_places = max_running_, .num_blocks = num_blocks()};
   for (const auto& state : tenants_.states()) {
     state->use.num_blocks = 0;
     if (state->is_active()) capacity.total_weight += state->use.weight;
@@ -131,19 +156,33 @@ void Scheduler::PlanPrefills() {
   });
   int32_t budget =
       std::min(prefill_budget_.max_tokens(), options_.max_step_tokens - plan_.num_decode_tokens);
+  std::vector<int32_t> rank_budgets = BudgetsOfRanks(budget);
   for (Sequence* const sequence : prefills_) {
     if (budget <= 0) break;
-    if (!sequence->running) continue;
+    int32_t& rank_budget = rank_budgets[sequence->rank];
+    if (!sequence->running || rank_budget <= 0) continue;
     blocks_.Reuse(*sequence);  // what others have computed since it started
-    const int32_t room = MakeRoom(*sequence, ChunkFor(*sequence, budget));
+    const int32_t room = MakeRoom(*sequence, ChunkFor(*sequence, std::min(budget, rank_budget)));
     const int32_t end = ChunkEnd(*sequence, sequence->num_computed + room);
     const int32_t num_rows = end - sequence->num_computed;
     blocks_.Shrink(*sequence, num_rows);
     if (num_rows == 0) continue;
     AppendSpan(*sequence, num_rows);
     budget -= num_rows;
+    rank_budget -= num_rows;
   }
   plan_.num_prefill_tokens = plan_.num_rows() - plan_.num_decode_tokens;
+}
+
+// What each rank may take of a step's rows for prompts: an even part where it has prompts.
+std::vector<int32_t> Scheduler::BudgetsOfRanks(int32_t budget) const {
+  std::vector<int32_t> budgets(num_ranks());
+  for (const Sequence* sequence : prefills_) budgets[sequence->rank] = 1;
+  const auto num_busy = static_cast<int32_t>(std::count(budgets.begin(), budgets.end(), 1));
+  for (int32_t& rank_budget : budgets) {
+    if (rank_budget > 0) rank_budget = (budget + num_busy - 1) / num_busy;
+  }
+  return budgets;
 }
 
 // How many rows of a prompt to plan within `budget`. The first prompt of a step goes as far as its
@@ -198,6 +237,7 @@ void Scheduler::AppendSpan(Sequence& sequence, int32_t num_rows) {
                          .first_position = first_position,
                          .block_ids = sequence.block_ids});
   plan_.span_sequences.push_back(sequence.id);
+  plan_.span_ranks.push_back(sequence.rank);
   plan_.num_new_prompt_tokens += std::max(std::min(end_position, sequence.num_prompt_tokens) -
                                               std::max(first_position, sequence.num_seen),
                                           0);
@@ -235,11 +275,14 @@ int32_t Scheduler::MakeRoom(Sequence& sequence, int32_t num_positions) {
   return room;
 }
 
-// The last in rank of those behind `sequence`. Rows of this step's plan stay; what holds nothing
-// gives nothing.
+// The last in order of those behind `sequence` on its rank. Rows of this step's plan stay; what
+// holds nothing gives nothing.
 Sequence* Scheduler::VictimFor(const Sequence& sequence) const {
   for (auto it = ranked_.rbegin(); it != ranked_.rend() && *it != &sequence; ++it) {
-    if ((*it)->running && !(*it)->in_plan && !(*it)->block_ids.empty()) return *it;
+    if ((*it)->rank == sequence.rank && (*it)->running && !(*it)->in_plan &&
+        !(*it)->block_ids.empty()) {
+      return *it;
+    }
   }
   return nullptr;
 }

@@ -38,6 +38,7 @@ struct Sequence {
   int32_t num_computed = 0;  // leading positions whose keys and values the cache holds
   int32_t num_seen = 0;      // leading positions that need not be reported any more
   int32_t num_preemptions = 0;
+  int32_t rank = 0;  // whose cache holds its blocks; chosen whenever it starts
   bool running = false;
   bool in_plan = false;
 

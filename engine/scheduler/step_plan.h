@@ -32,6 +32,7 @@ struct StepPlan {
   std::vector<int32_t> positions;          // [num_rows]
   std::vector<SequenceSpan> spans;         // decodes first, then prefill chunks
   std::vector<SequenceId> span_sequences;  // [spans.size()]
+  std::vector<int32_t> span_ranks;         // [spans.size()] whose cache the blocks are of
   std::vector<LogitRow> logit_rows;
   std::vector<RoutedToken> routed_tokens;     // [num_rows]; empty: every row is routed exactly
   std::vector<const PinnedPolicy*> policies;  // of routed_tokens; the requests keep them alive

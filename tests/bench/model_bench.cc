@@ -3,7 +3,8 @@
 // measured in the same run, and the share that was reached of the time that they allow
 // (engine/model/step_cost.h has the formulas).
 //
-// usage: model_bench MODEL_DIR [--threads N] [--isa NAME] [--weights FORMAT] [--repeats N]
+// usage: model_bench MODEL_DIR [--threads N] [--ranks N] [--isa NAME] [--weights FORMAT] [--repeats
+// N]
 //                    [--threshold X]
 // Prints one JSON line a measurement: the median of the repeats.
 #include <CLI/CLI.hpp>
@@ -30,6 +31,7 @@ constexpr int kDecodeContext = 160;
 struct Options {
   std::string model_dir;
   int num_threads = static_cast<int>(std::thread::hardware_concurrency());
+  int num_ranks = 1;
   std::string isa;
   std::string weights = "auto";  // of experts and dense matrices alike
   int num_repeats = 5;
@@ -69,16 +71,19 @@ class ModelBench {
   ModelBench(const Options& options, LoadedModel model)
       : options_(options), model_(std::move(model)), pool_(options.num_threads) {}
 
-  void Prefill(int num_tokens, const std::string& measure, const PinnedPolicy* policy) {
-    const Measurement step = Measure(1, num_tokens, 0, policy);
+  // Of `num_prompts` at once, on ranks by turns.
+  void Prefill(int num_prompts, int num_tokens, const std::string& measure,
+               const PinnedPolicy* policy) {
+    const Measurement step = Measure(num_prompts, num_tokens, 0, policy);
     const auto assignments = static_cast<double>(std::max<int64_t>(step.routing.assignments, 1));
     Print({{"measure", measure},
+           {"prompts", num_prompts},
            {"tokens", num_tokens},
            {"dropped", static_cast<double>(step.routing.dropped) / assignments},
            {"rerouted", static_cast<double>(step.routing.rerouted) / assignments},
            {"ms", step.seconds * 1e3},
            {"cpu_ms", step.cpu_seconds * 1e3},
-           {"tokens_per_second", num_tokens / step.seconds}},
+           {"tokens_per_second", num_prompts * num_tokens / step.seconds}},
           step);
   }
 
@@ -101,9 +106,12 @@ class ModelBench {
     std::vector<RowSampling> sampling(batch);
     std::mt19937 random(1);
     for (int s = 0; s < batch; ++s) {
-      for (int b = 0; b < blocks_each; ++b) tables[s].push_back(s * blocks_each + b);
+      for (int b = 0; b < blocks_each; ++b) {
+        tables[s].push_back(s / options_.num_ranks * blocks_each + b);
+      }
       plan.spans.push_back({plan.num_rows(), num_rows, first_position, tables[s]});
       plan.span_sequences.push_back(s);
+      plan.span_ranks.push_back(s % options_.num_ranks);
       for (int r = 0; r < num_rows; ++r) {
         plan.token_ids.push_back(random() % model_.description.vocab_size);
         plan.positions.push_back(first_position + r);
@@ -177,6 +185,7 @@ class ModelBench {
     line["model"] = model_.description.name;
     line["weights"] = model_.description.expert_weight_format;
     line["threads"] = options_.num_threads;
+    line["ranks"] = options_.num_ranks;
     line["isa"] = options_.isa;
     line["repeats"] = options_.num_repeats;
     std::cout << line.dump() << std::endl;
@@ -193,23 +202,26 @@ int Main(int argc, char** argv) {
   CLI::App app("Times whole steps of a model on the CPU back end");
   app.add_option("model_dir", options.model_dir)->required();
   app.add_option("--threads", options.num_threads);
+  app.add_option("--ranks", options.num_ranks, "that share the threads")->check(CLI::Range(1, 64));
   app.add_option("--isa", options.isa);
   app.add_option("--repeats", options.num_repeats)->check(CLI::Range(1, 1000));
   app.add_option("--threshold", options.threshold, "of the share, in threshold mode");
   app.add_option("--weights", options.weights)
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8", "int4"}));
   CLI11_PARSE(app, argc, argv);
-  auto backend = MakeBackend("cpu", {.num_threads = options.num_threads, .isa = options.isa});
-  if (!backend.ok()) {
-    std::cerr << backend.status() << "\n";
+  auto backends = MakeBackends("cpu", {.num_threads = options.num_threads, .isa = options.isa},
+                               options.num_ranks);
+  if (!backends.ok()) {
+    std::cerr << backends.status() << "\n";
     return 2;
   }
-  options.isa = (*backend)->isa();
+  options.isa = backends->front()->isa();
   EngineConfig config;
   config.model.model_dir = options.model_dir;
   config.scheduler.max_sequences = 32;
+  config.scheduler.max_step_tokens = 1024;
   config.model.expert_weights = config.model.dense_weights = FindWeightFormat(options.weights);
-  auto model = LoadModel(config, *std::move(backend));
+  auto model = LoadModel(config, *std::move(backends));
   if (!model.ok()) {
     std::cerr << model.status() << "\n";
     return 3;
@@ -220,10 +232,11 @@ int Main(int argc, char** argv) {
   const PinnedPolicy threshold = ThresholdPolicy(description, options.threshold);
   const bool has_experts = description.num_experts > 0;
   ModelBench bench(options, *std::move(model));
-  bench.Prefill(prompt, "prefill", nullptr);
+  bench.Prefill(1, prompt, "prefill", nullptr);
+  bench.Prefill(2, prompt, "prefill_pair", nullptr);
   if (has_experts) {
-    bench.Prefill(prompt, "prefill_shared", &shared);
-    bench.Prefill(prompt, "prefill_threshold", &threshold);
+    bench.Prefill(1, prompt, "prefill_shared", &shared);
+    bench.Prefill(1, prompt, "prefill_threshold", &threshold);
   }
   for (const int batch : {1, 8, 32}) bench.Decode(batch);
   return 0;

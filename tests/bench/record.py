@@ -73,7 +73,7 @@ class Recorder:
                 self.write(f"model_q.{measure}_cpu.{size}", [line["cpu_ms"] for line in lines], "ms of CPU, all threads", None,
                            None, command, isa=lines[0]["isa"], weights=lines[0]["weights"], dropped=lines[0]["dropped"],
                            rerouted=lines[0]["rerouted"], ms=round(statistics.median(line["ms"] for line in lines), 1))
-            if measure in ("prefill_shared", "prefill_threshold"):
+            if measure in ("prefill_pair", "prefill_shared", "prefill_threshold"):
                 continue
             key, bound_key, unit = (("share_of_peak", "peak_float_gop_per_second", "share of the peaks")
                                     if measure == "prefill" else

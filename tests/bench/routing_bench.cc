@@ -32,7 +32,7 @@ struct Layer {
     GateWeights weights;
     weights.router = *backend->PackMatrix({&view, 1}, WeightFormat::kF32);
     weights.row_norms.assign(kExperts, 1);
-    gate.emplace(*backend, GateRecipe{.top_k = kTopK}, std::move(weights));
+    gate.emplace(GateRecipe{.top_k = kTopK}, std::move(weights));
     logits.resize(kRows * kExperts);
     row_failed.assign(kRows, 0);
   }
@@ -55,7 +55,8 @@ void ReportPerToken(benchmark::State& state) {
 void RouteExactly(benchmark::State& state) {
   Layer layer;
   for (auto _ : state) {
-    const GateChoice choice = layer.gate->Choose(RowsOf(layer), LogitsOf(layer), layer.row_failed);
+    const GateChoice choice =
+        layer.gate->Choose(*layer.backend, RowsOf(layer), LogitsOf(layer), layer.row_failed);
     benchmark::DoNotOptimize(RouteExact(choice));
   }
   ReportPerToken(state);
@@ -82,7 +83,7 @@ void RouteUnder(benchmark::State& state, const PinnedPolicy& pinned) {
   for (auto _ : state) {
     const LayerRouting rules = RoutingOfLayer(routing, 0, kRows, kTopK);
     const GateScores scores = layer.gate->Score(
-        RowsOf(layer), LogitsOf(layer),
+        *layer.backend, RowsOf(layer), LogitsOf(layer),
         {.num_ranked = rules.num_ranked, .affinities = rules.affinities}, layer.row_failed);
     const auto decision = RouteBounded({.scores = scores,
                                         .tokens = rules.tokens,

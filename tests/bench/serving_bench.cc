@@ -248,11 +248,10 @@ int Run(const Options& options) {
   config.engine.scheduler.max_sequences = options.num_streams;
   config.listen = config.admin.listen = config.metrics_listen = "127.0.0.1:0";
   const Duration step(options.rate > 0 ? static_cast<int64_t>(1e9 / options.rate) : 0);
-  auto engine = Engine::Create(
-      config.engine,
-      std::make_unique<NullBackend>(NullBackendOptions{
-          .script = {300, 301, 302, 303, 304, 305, 306, 307}, .step_duration = step}),
-      clock, stopwatch.observer());
+  Backends backends;
+  backends.push_back(std::make_unique<NullBackend>(NullBackendOptions{
+      .script = {300, 301, 302, 303, 304, 305, 306, 307}, .step_duration = step}));
+  auto engine = Engine::Create(config.engine, std::move(backends), clock, stopwatch.observer());
   GATEHOUSE_CHECK(engine.ok()) << engine.status();
   metrics.SetModel((*engine)->model());
   TracedEngine traced(**engine, stopwatch);

@@ -28,13 +28,13 @@ std::vector<std::string> GoldenModels() {
   return dirs;
 }
 
-absl::StatusOr<LoadedModel> Load(const std::string& dir) {
+absl::StatusOr<LoadedModel> Load(const std::string& dir, int num_ranks = 1) {
   EngineConfig config;
   config.model.model_dir = dir;
   config.cache.block_tokens = kBlockTokens;
-  auto backend = MakeBackend("cpu", {.num_threads = 2});
-  if (!backend.ok()) return backend.status();
-  return LoadModel(config, *std::move(backend));
+  auto backends = MakeBackends("cpu", {.num_threads = 2}, num_ranks);
+  if (!backends.ok()) return backends.status();
+  return LoadModel(config, *std::move(backends));
 }
 
 PinnedPolicy Pinned(const ModelDescription& model, TokenMode mode, Affinity affinity) {
@@ -65,10 +65,12 @@ using Trace = std::map<int, std::vector<float>>;
 
 class Runner {
  public:
-  explicit Runner(LoadedModel model) : model_(std::move(model)) {}
+  explicit Runner(LoadedModel model, int num_ranks = 1)
+      : model_(std::move(model)), num_ranks_(num_ranks) {}
   const ModelDescription& description() const { return model_.description; }
 
-  // One step; request r under policies[r], or exact where that is null.
+  // One step; request r on rank r modulo their number, under policies[r], or exact where that is
+  // null.
   void Run(const std::vector<Chunk>& chunks, const std::vector<const PinnedPolicy*>& policies,
            std::vector<Trace>& traces) {
     StepPlan plan;
@@ -80,6 +82,7 @@ class Runner {
       for (int b = 0; b < kBlocks; ++b) tables[i].push_back(chunk.request * kBlocks + b);
       plan.spans.push_back({plan.num_rows(), chunk.count, chunk.first, tables[i]});
       plan.span_sequences.push_back(chunk.request);
+      plan.span_ranks.push_back(chunk.request % num_ranks_);
       const PinnedPolicy* pinned = policies[chunk.request];
       for (int p = chunk.first; p < chunk.first + chunk.count; ++p) {
         const auto kappa = static_cast<uint64_t>(chunk.request * 1000 + p) * 0x9E3779B97F4A7C15u;
@@ -132,6 +135,7 @@ class Runner {
   }
 
   LoadedModel model_;
+  const int num_ranks_;
   int64_t num_dropped_ = 0;
 };
 
@@ -188,6 +192,46 @@ TEST(BoundedRoutingTest, IsolatedRequestsOfEveryFamilyDoNotSeeChunksOrCompany) {
                   {.request = 1, .first = 21, .count = 19}},
                  policies, among);
       EXPECT_EQ(among[0], alone[0]) << "mode " << static_cast<int>(mode);
+    }
+  }
+}
+
+// Three requests in every step: two under the shared bounds of two virtual devices, one under the
+// policy `isolated` or exact where that is null.
+std::vector<Trace> TracesOnRanks(const std::string& dir, int num_ranks, const PinnedPolicy& shared,
+                                 const PinnedPolicy* isolated) {
+  absl::StatusOr<LoadedModel> model = Load(dir, num_ranks);
+  EXPECT_TRUE(model.ok()) << model.status();
+  Runner runner(*std::move(model), num_ranks);
+  std::vector<Trace> traces(3);
+  const std::vector<const PinnedPolicy*> policies = {&shared, isolated, &shared};
+  for (const int first : {0, 16, 32}) {
+    const int count = std::min(16, kPromptTokens - first);
+    runner.Run({{.request = 2, .first = first, .count = count},
+                {.request = 0, .first = first, .count = count},
+                {.request = 1, .first = first, .count = count}},
+               policies, traces);
+  }
+  return traces;
+}
+
+TEST(BoundedRoutingTest, RanksDecideAndComputeAsOneDoesInEveryFamily) {
+  for (const std::string& dir : GoldenModels()) {
+    SCOPED_TRACE(dir);
+    absl::StatusOr<LoadedModel> model = Load(dir);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const ModelDescription description = model->description;
+    PinnedPolicy shared = Pinned(description, TokenMode::kShared, Affinity::kCosine);
+    if (description.num_experts >= 4) {
+      shared.policy.capacity = {.factor = 0.7, .min_mean_load = 0, .device_factor = 0.8};
+    }
+    PinnedPolicy isolated = Pinned(description, TokenMode::kBlockCausal, Affinity::kShare);
+    isolated.policy.capacity.factor = 0.7;
+    for (const PinnedPolicy* own : {&isolated, static_cast<PinnedPolicy*>(nullptr)}) {
+      const std::vector<Trace> alone = TracesOnRanks(dir, 1, shared, own);
+      for (const int num_ranks : {2, 3, 8}) {
+        EXPECT_EQ(TracesOnRanks(dir, num_ranks, shared, own), alone) << num_ranks << " ranks";
+      }
     }
   }
 }

@@ -23,7 +23,7 @@ class FamilyInvarianceTest : public testing::TestWithParam<ModelAndTypes> {
   static constexpr int kContext = 128;
 
   static std::unique_ptr<EngineRunner> NewRunner(int num_threads, int max_step_tokens,
-                                                 int64_t kv_cache_bytes = 0) {
+                                                 int64_t kv_cache_bytes = 0, int num_ranks = 1) {
     EngineConfig config;
     config.cache.kv_cache_bytes = kv_cache_bytes;
     config.scheduler.max_context = kContext;
@@ -32,8 +32,8 @@ class FamilyInvarianceTest : public testing::TestWithParam<ModelAndTypes> {
     config.model.expert_weights = config.model.dense_weights = std::get<2>(GetParam());
     const std::string dir =
         std::string(GATEHOUSE_SOURCE_DIR) + "/tests/golden/" + std::get<0>(GetParam());
-    auto runner =
-        EngineRunner::Create({.model_dir = dir, .num_threads = num_threads, .config = config});
+    auto runner = EngineRunner::Create(
+        {.model_dir = dir, .num_threads = num_threads, .num_ranks = num_ranks, .config = config});
     EXPECT_TRUE(runner.ok()) << runner.status();
     return runner.ok() ? *std::move(runner) : nullptr;
   }
@@ -92,6 +92,20 @@ TEST_P(FamilyInvarianceTest, AWarmRequestGivesTheSameBitsAsACold) {
   EXPECT_EQ(warm->started->num_cached_prompt_tokens, 32);
   EXPECT_EQ(TraceOf(*half_warm), cold);
   EXPECT_EQ(TraceOf(*warm), cold);
+}
+
+TEST_P(FamilyInvarianceTest, ARequestGivesTheSameBitsOnAnyNumberOfRanks) {
+  const auto one = NewRunner(1, 512);
+  ASSERT_NE(one, nullptr);
+  const Trace alone = TraceOf(*one->Run({TellingProbe(*one)})[0]);
+  for (const int num_ranks : {2, 3}) {
+    const auto several = NewRunner(2, 64, 0, num_ranks);
+    ASSERT_NE(several, nullptr);
+    std::vector<Request> requests;
+    for (int i = 0; i < 6; ++i) requests.push_back(RandomRequest(*several, 3 + 7 * i, 100 + i));
+    requests.insert(requests.begin() + 4, TellingProbe(*several));
+    EXPECT_EQ(TraceOf(*several->Run(requests)[4]), alone) << num_ranks << " ranks";
+  }
 }
 
 // Memory for two requests of the longest kind, and five that grow to that: whoever came last gives

@@ -62,6 +62,7 @@ struct Setting {
   int64_t kv_cache_bytes = 0;
   int companion_new_tokens = 0;  // 0: random, few
   KvType kv_type = KvType::kF32;
+  int num_ranks = 1;
 };
 
 Trace RunProbe(const Setting& setting, int* num_preemptions = nullptr) {
@@ -69,8 +70,10 @@ Trace RunProbe(const Setting& setting, int* num_preemptions = nullptr) {
   config.scheduler.max_step_tokens = setting.max_step_tokens;
   config.cache.kv_cache_bytes = setting.kv_cache_bytes;
   config.cache.kv_type = setting.kv_type;
-  auto runner = EngineRunner::Create(
-      {.model_dir = kModelDir, .num_threads = setting.num_threads, .config = config});
+  auto runner = EngineRunner::Create({.model_dir = kModelDir,
+                                      .num_threads = setting.num_threads,
+                                      .num_ranks = setting.num_ranks,
+                                      .config = config});
   EXPECT_TRUE(runner.ok()) << runner.status();
   std::vector<Request> requests = Companions(setting.num_companions, setting.companion_new_tokens);
   requests.insert(requests.begin() + setting.num_companions / 2, Probe());
@@ -103,6 +106,13 @@ INSTANTIATE_TEST_SUITE_P(Settings, InvarianceTest,
                                                  .num_threads = 2,
                                                  .max_step_tokens = 48,
                                                  .num_companions = 31},
+                                         Setting{.name = "TwoRanks", .num_ranks = 2},
+                                         Setting{.name = "EightRanks", .num_ranks = 8},
+                                         Setting{.name = "FourRanksAmong31OthersInSmallSteps",
+                                                 .num_threads = 2,
+                                                 .max_step_tokens = 48,
+                                                 .num_companions = 31,
+                                                 .num_ranks = 4},
                                          Setting{.name = "OfBF16Among31OthersInSmallSteps",
                                                  .num_threads = 2,
                                                  .max_step_tokens = 48,

@@ -30,9 +30,9 @@ TEST(LocalWorkerTest, EveryRouteOfARealModelIsWhole) {
     EngineConfig config;
     config.model.model_dir = dir;
     config.scheduler = {.max_sequences = 4, .max_step_tokens = 24};
-    auto backend = MakeBackend("cpu", {.num_threads = 2});
-    ASSERT_TRUE(backend.ok()) << backend.status();
-    const absl::StatusOr<LoadedModel> model = LoadModel(config, *std::move(backend));
+    auto backends = MakeBackends("cpu", {.num_threads = 2}, 1);
+    ASSERT_TRUE(backends.ok()) << backends.status();
+    const absl::StatusOr<LoadedModel> model = LoadModel(config, *std::move(backends));
     ASSERT_TRUE(model.ok()) << model.status();
     Scheduler scheduler({.options = model->config.scheduler,
                          .num_blocks = static_cast<int32_t>(model->memory_plan.num_kv_blocks)});

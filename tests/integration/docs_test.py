@@ -35,7 +35,7 @@ def help_flags():
 
 
 class DocsTest(ServerTest):
-    FLAGS = ("--shadow-exact-fraction", "1")
+    FLAGS = ("--shadow-exact-fraction", "1", "--ranks", "2")
 
     def test_every_flag_and_its_default(self):
         documented = {row[0].strip("`"): row[1].strip("`") for row in rows("operations.md", r"`--[a-z-]+`")}

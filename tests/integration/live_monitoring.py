@@ -91,7 +91,7 @@ class Monitored:
         folder = pathlib.Path(self._folder.name)
         self._authority = Authority(folder, "authority")
         self._certificate, key = self._authority.sign("server")
-        self.server = Server("--shadow-exact-fraction", "1")
+        self.server = Server("--shadow-exact-fraction", "1", "--ranks", "2")
         self._tls_server = Server("--tls-cert", str(self._certificate), "--tls-key", str(key), "--max-sequences", "1",
                                   "--max-queued-requests", "1")
         self.base = f"http://127.0.0.1:{_free_port()}"

@@ -140,12 +140,12 @@ TEST(ScoreRowsTest, RanksAndScoresAsTheServedGateDoes) {
       };
       weights.logit_bias = upload(recipe.logit_bias);
       if (shared.choice_bias) weights.choice_bias = upload(recipe.choice_bias);
-      const Gate gate(backend, shared.served, std::move(weights));
+      const Gate gate(shared.served, std::move(weights));
       std::vector<float> logits(kRows * kExperts);
       std::vector<uint8_t> failed(kRows);
       const std::vector<Affinity> affinities(kRows, affinity);
       const GateScores scores =
-          gate.Score({x.data(), kRows, kHidden}, {logits.data(), kRows, kExperts},
+          gate.Score(backend, {x.data(), kRows, kHidden}, {logits.data(), kRows, kExperts},
                      {.num_ranked = kExperts, .affinities = affinities}, failed);
       EXPECT_EQ(scores.ranked_ids, expected->ranked_ids);
       EXPECT_EQ(scores.num_chosen, expected->num_chosen);

@@ -23,14 +23,14 @@ class GateTest : public ::testing::Test {
     weights.row_norms = {5, 0};
     weights.logit_bias = *backend_->Allocate(2 * sizeof(float));
     backend_->CopyFromHost(weights.logit_bias.as<float>(), bias.data(), 2 * sizeof(float));
-    gate_.emplace(*backend_, GateRecipe{.top_k = 1}, std::move(weights));
+    gate_.emplace(GateRecipe{.top_k = 1}, std::move(weights));
   }
   GateScores Score(std::vector<float> x, Affinity affinity, std::vector<uint8_t>& failed) {
     const auto num_rows = static_cast<int64_t>(x.size() / 2);
     std::vector<float> logits(x.size());
     failed.resize(num_rows);
     const std::vector<Affinity> affinities(num_rows, affinity);
-    return gate_->Score({x.data(), num_rows, 2}, {logits.data(), num_rows, 2},
+    return gate_->Score(*backend_, {x.data(), num_rows, 2}, {logits.data(), num_rows, 2},
                         {.num_ranked = 7, .affinities = affinities}, failed);
   }
 

@@ -56,10 +56,10 @@ class LayerUnderTest {
     }
     std::optional<SharedExpert> shared;
     if (has_shared) {
-      shared.emplace(*backend_, DenseMlp(*backend_, Pack(shared_.data(), 1)), nullptr);
+      shared.emplace(DenseMlp(Pack(shared_.data(), 1)), nullptr);
     }
-    layer_.emplace(*backend_, Gate(*backend_, recipe, std::move(weights)),
-                   Experts(*backend_, {}, Pack(experts_.data(), num_experts)), std::move(shared));
+    layer_.emplace(Gate(recipe, std::move(weights)),
+                   Experts({}, Pack(experts_.data(), num_experts)), std::move(shared));
     memory_.resize(int64_t{kMaxRows} *
                    (num_experts + recipe.top_k * (kWidth + kHidden) + kWidth + kHidden + 1));
   }
@@ -73,10 +73,12 @@ class LayerUnderTest {
         .policies = policies,
         .observer = observer};
     backend_->BeginStep({});
+    LocalDispatcher dispatcher(*backend_);
+    dispatcher.BeginStep(rows.num_rows());
     outcome.plan =
-        layer_->Forward({rows.x.data(), rows.num_rows(), kHidden},
-                        {.routing = routing, .moe_layer_idx = 0, .row_failed = outcome.failed},
-                        Workspace(), {outcome.out.data(), rows.num_rows(), kHidden});
+        *layer_->Forward(*backend_, dispatcher, {rows.x.data(), rows.num_rows(), kHidden},
+                         {.routing = routing, .moe_layer_idx = 0, .row_failed = outcome.failed},
+                         Workspace(), {outcome.out.data(), rows.num_rows(), kHidden});
     EXPECT_TRUE(backend_->Finish().ok());
     EXPECT_TRUE(outcome.plan.Validate().ok()) << outcome.plan.Validate();
     return outcome;

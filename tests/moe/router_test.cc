@@ -16,7 +16,7 @@ namespace {
 using ::testing::ElementsAre;
 
 GateChoice Choice(int num_experts, int top_k, std::vector<int32_t> expert_ids,
-                  std::vector<float> weights, std::span<const uint8_t> row_failed) {
+                  std::vector<float> weights, std::vector<uint8_t> row_failed) {
   return {.num_rows = static_cast<int>(row_failed.size()),
           .num_experts = num_experts,
           .top_k = top_k,

@@ -87,6 +87,7 @@ class SchedulerHarness {
 
  private:
   static FakeWorkerOptions WorkerOptionsOf(const SchedulerSetup& setup, FakeWorkerOptions options) {
+    options.num_ranks = setup.num_ranks;
     options.num_blocks = setup.num_blocks;
     options.block_tokens = setup.block_tokens;
     options.vocab_size = kVocab;

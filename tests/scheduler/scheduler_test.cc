@@ -299,6 +299,7 @@ TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
         {.max_sequences = uniform(1, 12), .max_step_tokens = uniform(1, 80), .max_step_ms = 10},
         uniform(8, 24));
     setup.block_tokens = uniform(1, 20);
+    setup.num_ranks = seed % 3 == 0 ? 1 : uniform(1, 4);
     const int most = static_cast<int>(setup.num_blocks) * setup.block_tokens;
     SchedulerHarness harness(setup);
     std::map<SequenceId, Request> requests;
@@ -330,9 +331,72 @@ TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
         EXPECT_EQ(harness.of(output).finish_reason, FinishReason::kLength);
       }
     }
-    EXPECT_EQ(harness.scheduler().block_pool().num_used(), 0) << "seed " << seed;
+    EXPECT_EQ(harness.scheduler().num_used_blocks(), 0) << "seed " << seed;
   }
   EXPECT_GT(num_preemptions, 100) << "the case must preempt to mean something";
+}
+
+std::vector<int32_t> RanksOf(const StepPlan& plan) { return plan.span_ranks; }
+
+TEST(SchedulerTest, SequencesStartWhereThereIsLeastToDoAndStay) {
+  SchedulerSetup setup = SetupOf({.max_sequences = 8, .max_step_tokens = 256}, 32);
+  setup.num_ranks = 3;
+  SchedulerHarness harness(setup);
+  harness.Add(RequestOf(18, 4, 1));
+  harness.Add(RequestOf(6, 4, 2));
+  harness.Add(RequestOf(9, 4, 3));
+  harness.Add(RequestOf(2, 4, 4));  // beside the shortest
+  for (int step = 0; step < 4; ++step) {
+    harness.Step();
+    EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1, 2, 1));
+  }
+  EXPECT_EQ(harness.scheduler().num_blocks(), 96);
+  EXPECT_EQ(harness.scheduler().num_used_blocks(), 0);
+}
+
+TEST(SchedulerTest, ARankThatHasThePrefixIsPreferred) {
+  SchedulerSetup setup = SetupOf({.max_sequences = 8, .max_step_tokens = 256}, 32);
+  setup.num_ranks = 2;
+  SchedulerHarness harness(setup);
+  harness.Add(RequestOf(8, 60, 1));
+  harness.Add(RequestOf(30, 1, 2));
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1));
+  harness.Add(RequestOf(14, 60, 3));  // rank 1 is idle again
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1));
+  harness.Add(RequestOf(30, 1, 2));  // where more runs, but less of it is left to compute
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1, 1));
+  EXPECT_EQ(harness.last_plan().spans[2].first_position, 16);
+  harness.Add(RequestOf(30, 1, 4));  // nobody has it
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1, 0));
+}
+
+TEST(SchedulerTest, PromptsOfSeveralRanksShareAStep) {
+  SchedulerSetup setup = SetupOf({.max_sequences = 4, .max_step_tokens = 64}, 32);
+  setup.num_ranks = 2;
+  SchedulerHarness harness(setup);
+  harness.Add(RequestOf(200, 1, 1));
+  harness.Add(RequestOf(100, 1, 2));
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1));
+  EXPECT_EQ(harness.last_plan().spans[0].num_rows, 32);
+  EXPECT_EQ(harness.last_plan().spans[1].num_rows, 32);
+}
+
+TEST(SchedulerTest, ASequenceTakesBlocksOfItsOwnRankOnly) {
+  SchedulerSetup setup = SetupOf({.max_sequences = 4, .max_step_tokens = 256}, 4);
+  setup.num_ranks = 2;
+  SchedulerHarness harness(setup);
+  const SequenceId first = harness.Add(RequestOf(10, 50, 1), 0);
+  const SequenceId other = harness.Add(RequestOf(30, 30, 2), 1);
+  const SequenceId last = harness.Add(RequestOf(12, 40, 3), 2);  // beside the first
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(first).num_preemptions, 0);
+  EXPECT_EQ(harness.of(other).num_preemptions, 0) << "on a rank of its own";
+  EXPECT_GT(harness.of(last).num_preemptions, 0);
 }
 
 TEST(SchedulerDeathTest, AbortsOnARequestThatCanNeverFit) {

@@ -63,11 +63,12 @@ void GatedObserver::OnStep(const StepStats&) {
 absl::StatusOr<std::unique_ptr<EngineRunner>> EngineRunner::Create(const RunnerOptions& options) {
   std::unique_ptr<EngineRunner> runner(new EngineRunner);
   GATEHOUSE_ASSIGN_OR_RETURN(
-      std::unique_ptr<Backend> backend,
-      MakeBackend("cpu", {.num_threads = options.num_threads, .isa = options.isa}));
+      Backends backends,
+      MakeBackends("cpu", {.num_threads = options.num_threads, .isa = options.isa},
+                   options.num_ranks));
   EngineConfig config = options.config;
   config.model.model_dir = options.model_dir;
-  GATEHOUSE_ASSIGN_OR_RETURN(runner->engine_, Engine::Create(config, std::move(backend),
+  GATEHOUSE_ASSIGN_OR_RETURN(runner->engine_, Engine::Create(config, std::move(backends),
                                                              runner->clock_, runner->observer_));
   return runner;
 }

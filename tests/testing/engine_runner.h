@@ -64,6 +64,7 @@ class GatedObserver final : public StepObserver {
 struct RunnerOptions {
   std::string model_dir;
   int num_threads = 1;
+  int num_ranks = 1;    // they share the threads
   std::string isa;      // empty: the best of this machine
   EngineConfig config;  // config.model.model_dir is taken from above
 };

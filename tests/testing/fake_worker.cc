@@ -61,7 +61,8 @@ RowSample ChooseByHash(uint64_t hash, int32_t vocab_size, const RowSampling& sam
 
 FakeWorker::FakeWorker(FakeWorkerOptions options)
     : options_(std::move(options)),
-      cache_(static_cast<size_t>(options_.num_blocks) * options_.block_tokens) {}
+      cache_(static_cast<size_t>(options_.num_ranks) * options_.num_blocks *
+             options_.block_tokens) {}
 
 absl::StatusOr<StepResult> FakeWorker::Run(const StepPlan& plan,
                                            std::span<const RowSampling> sampling) {
@@ -74,20 +75,23 @@ absl::StatusOr<StepResult> FakeWorker::Run(const StepPlan& plan,
   }
   StepResult result;
   std::vector<uint64_t> row_hashes;
-  for (const SequenceSpan& span : plan.spans) {
+  GATEHOUSE_CHECK(plan.span_ranks.size() == plan.spans.size());
+  for (size_t s = 0; s < plan.spans.size(); ++s) {
+    const SequenceSpan& span = plan.spans[s];
+    const int32_t rank = plan.span_ranks[s];
     for (int32_t i = 0; i < span.num_rows; ++i) {
       const int32_t position = span.first_position + i;
       const int32_t token_id = plan.token_ids[span.first_row + i];
       GATEHOUSE_CHECK(plan.positions[span.first_row + i] == position);
       uint64_t before = kEmptyHash;
       if (position > 0) {
-        const Slot& previous = SlotOf(span, position - 1);
+        const Slot& previous = SlotOf(span, rank, position - 1);
         GATEHOUSE_CHECK(previous.position == position - 1)
             << "the cache holds position " << previous.position << " for " << position - 1;
         before = previous.hash;
       }
-      SlotOf(span, position) = {Extend(before, static_cast<uint64_t>(token_id)), position};
-      row_hashes.push_back(SlotOf(span, position).hash);
+      SlotOf(span, rank, position) = {Extend(before, static_cast<uint64_t>(token_id)), position};
+      row_hashes.push_back(SlotOf(span, rank, position).hash);
       result.row_failed.push_back(options_.row_fails && options_.row_fails(token_id, position));
     }
   }
@@ -112,13 +116,14 @@ int32_t FakeWorker::FirstExpert(std::span<const int32_t> tokens, int num_experts
   return static_cast<int32_t>(HashOf(tokens) % static_cast<uint64_t>(num_experts));
 }
 
-FakeWorker::Slot& FakeWorker::SlotOf(const SequenceSpan& span, int32_t position) {
+FakeWorker::Slot& FakeWorker::SlotOf(const SequenceSpan& span, int32_t rank, int32_t position) {
   const auto block_idx = static_cast<size_t>(position / options_.block_tokens);
   GATEHOUSE_CHECK(block_idx < span.block_ids.size()) << "no block for position " << position;
   const int32_t block_id = span.block_ids[block_idx];
   GATEHOUSE_CHECK(block_id >= 0 && block_id < options_.num_blocks) << "block " << block_id;
-  return cache_[static_cast<size_t>(block_id) * options_.block_tokens +
-                position % options_.block_tokens];
+  GATEHOUSE_CHECK(rank >= 0 && rank < options_.num_ranks) << "rank " << rank;
+  const size_t block = static_cast<size_t>(rank) * options_.num_blocks + block_id;
+  return cache_[block * options_.block_tokens + position % options_.block_tokens];
 }
 
 void FakeWorker::AddRoutes(std::span<const uint64_t> row_hashes, StepResult& result) const {

@@ -20,7 +20,8 @@
 namespace gatehouse {
 
 struct FakeWorkerOptions {
-  int32_t num_blocks = 0;
+  int num_ranks = 1;
+  int32_t num_blocks = 0;  // of each rank
   int32_t block_tokens = 16;
   int32_t vocab_size = 1000;
   int num_moe_layers = 0;
@@ -53,11 +54,11 @@ class FakeWorker final : public Worker {
     uint64_t hash = 0;      // of the tokens up to here
     int32_t position = -1;  // that was written here last
   };
-  Slot& SlotOf(const SequenceSpan& span, int32_t position);
+  Slot& SlotOf(const SequenceSpan& span, int32_t rank, int32_t position);
   void AddRoutes(std::span<const uint64_t> row_hashes, StepResult& result) const;
 
   const FakeWorkerOptions options_;
-  std::vector<Slot> cache_;  // [num_blocks * block_tokens]
+  std::vector<Slot> cache_;  // [num_ranks * num_blocks * block_tokens]
   int64_t num_steps_ = 0;
 };
 

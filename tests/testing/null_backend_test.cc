@@ -20,8 +20,10 @@ class NullBackendTest : public ::testing::Test {
   std::unique_ptr<Engine> MakeEngine(NullBackendOptions options) {
     EngineConfig config;
     config.model.model_dir = std::string(GATEHOUSE_SOURCE_DIR) + "/tests/golden/plain_f32";
-    absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(
-        config, std::make_unique<NullBackend>(std::move(options)), clock_, observer_);
+    Backends backends;
+    backends.push_back(std::make_unique<NullBackend>(std::move(options)));
+    absl::StatusOr<std::unique_ptr<Engine>> engine =
+        Engine::Create(config, std::move(backends), clock_, observer_);
     EXPECT_TRUE(engine.ok()) << engine.status();
     return *std::move(engine);
   }
