@@ -84,7 +84,8 @@ class EvalRun {
     const bool has_policy = !eval_case.exact && eval_case.narrow == nullptr;
     Evaluator& evaluator = eval_case.narrow != nullptr ? *eval_case.narrow : evaluator_;
     const Clock::time_point start = Clock::now();
-    RouteMeter meter(has_policy ? &eval_case.policy.placement : &options_.exact_placement);
+    RouteMeter meter(
+        {has_policy ? &eval_case.policy.placement : &options_.exact_placement, size_t{1}});
     GATEHOUSE_RETURN_IF_ERROR(
         evaluator.Forward(windows_, has_policy ? &eval_case.policy : nullptr, &meter, 0));
     sums.seconds += std::chrono::duration<double>(Clock::now() - start).count();

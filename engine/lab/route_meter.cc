@@ -45,7 +45,8 @@ void RouteMeter::OnLayer(int moe_layer_idx, const GateScores& scores,
   if (loads_.size() <= layer) {
     loads_.resize(layer + 1, std::vector<int64_t>(scores.num_experts, 0));
   }
-  const int num_devices = placement_ == nullptr ? 1 : placement_->num_devices;
+  const ExpertPlacement& placement = placements_[placements_.size() == 1 ? 0 : layer];
+  const int num_devices = placement.num_devices;
   std::vector<int64_t> expert_load(scores.num_experts, 0), device_load(num_devices, 0);
   for (const PairDecision& pair : decision.pairs) {
     if (pair.fate == PairFate::kDropped) continue;
@@ -53,13 +54,13 @@ void RouteMeter::OnLayer(int moe_layer_idx, const GateScores& scores,
     ++loads_[layer][pair.expert];
     // Exact rows know no devices but the first: there an expert's first copy computes.
     const bool placed = num_devices > 1 && pair.device == 0;
-    ++device_load[placed ? placement_->devices_of(pair.expert).front() : std::max(pair.device, 0)];
+    ++device_load[placed ? placement.devices_of(pair.expert).front() : std::max(pair.device, 0)];
   }
   const RouteReport report = Summarise(decision);
   const auto asked = static_cast<double>(report.assignments);
   double slowest = 0, throughput = 0;
   for (int d = 0; d < num_devices; ++d) {
-    const double v = placement_ == nullptr ? 1 : placement_->throughput[d];
+    const double v = placement.throughput[d];
     slowest = std::max(slowest, static_cast<double>(device_load[d]) / v);
     throughput += v;
   }

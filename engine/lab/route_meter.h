@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/moe/expert_placement.h"
@@ -32,8 +33,9 @@ struct RouteTotals {
 
 class RouteMeter final : public RouteObserver {
  public:
-  // `placement` is that of the device model; it outlives the meter. Null: one device.
-  explicit RouteMeter(const ExpertPlacement* placement) : placement_(placement) {}
+  // The device model: a placement for each MoE layer, or one for all. It outlives the meter; what
+  // is in it may change between two steps.
+  explicit RouteMeter(std::span<const ExpertPlacement> placements) : placements_(placements) {}
 
   void OnLayer(int moe_layer_idx, const GateScores& scores, const RouteDecision& decision) override;
 
@@ -42,7 +44,7 @@ class RouteMeter final : public RouteObserver {
   const std::vector<std::vector<int64_t>>& loads() const { return loads_; }
 
  private:
-  const ExpertPlacement* placement_;
+  std::span<const ExpertPlacement> placements_;
   RouteTotals totals_;
   std::vector<std::vector<int64_t>> loads_;
 };

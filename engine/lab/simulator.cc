@@ -1,7 +1,6 @@
 #include "engine/lab/simulator.h"
 
-#include <algorithm>
-#include <numeric>
+#include <vector>
 
 #include "engine/moe/bounded_router.h"
 #include "kernels/base/status_macros.h"
@@ -36,77 +35,57 @@ GateScores ScoresOf(const TraceHeader& header, const TraceStep& step, int layer,
   return scores;
 }
 
-std::vector<RoutedToken> TokensOf(const TraceStep& step, const PinnedPolicy& policy) {
+std::vector<RoutedToken> TokensOf(const TraceStep& step, const PinnedPolicy& policy,
+                                  int num_devices) {
   std::vector<RoutedToken> tokens;
   for (const TraceRow& row : step.rows) {
     const bool bounded = !row.decode || policy.bound_decode;
-    tokens.push_back(
-        {.mode = bounded ? policy.mode : TokenMode::kExact,
-         .policy_idx = 0,
-         .request = row.request,
-         .position = row.position,
-         .domain = row.decode ? 0 : 1,
-         .home_device = static_cast<int32_t>(row.request % policy.placement.num_devices),
-         .tie_key = uint64_t{row.request} << 32 | row.position});
+    tokens.push_back({.mode = bounded ? policy.mode : TokenMode::kExact,
+                      .policy_idx = 0,
+                      .request = row.request,
+                      .position = row.position,
+                      .domain = row.decode ? 0 : 1,
+                      .home_device = static_cast<int32_t>(row.request % num_devices),
+                      .tie_key = uint64_t{row.request} << 32 | row.position});
   }
   return tokens;
 }
 
 }  // namespace
 
-ExpertPlacement PlaceWithReplicas(const ExpertLoad& load, int num_devices, int num_replicas) {
-  const auto num_experts = static_cast<int>(load.size());
-  const ExpertPlacement linear = LinearPlacement(num_experts, num_devices);
-  std::vector<std::vector<int32_t>> copies(num_experts);
-  std::vector<double> device_load(num_devices, 0);
-  for (int e = 0; e < num_experts; ++e) {
-    copies[e] = {linear.devices_of(e).front()};
-    device_load[copies[e][0]] += static_cast<double>(load[e]);
-  }
-  std::vector<int> by_load(num_experts);
-  std::iota(by_load.begin(), by_load.end(), 0);
-  std::stable_sort(by_load.begin(), by_load.end(), [&](int a, int b) { return load[a] > load[b]; });
-  for (int i = 0; num_devices > 1 && i < std::min(num_replicas, num_experts); ++i) {
-    const int e = by_load[i];
-    const int32_t first = copies[e][0];
-    int32_t best = first == 0 ? 1 : 0;
-    for (int32_t d = 0; d < num_devices; ++d) {
-      if (d != first && device_load[d] < device_load[best]) best = d;
+void AddLoads(const TraceHeader& header, const TraceStep& step, LayerLoads& loads) {
+  const size_t num_ranks = step.rows.size() * header.num_ranked;
+  for (int layer = 0; layer < header.num_moe_layers; ++layer) {
+    for (size_t i = 0; i < num_ranks; ++i) {
+      const int32_t expert = step.ranked_ids[layer * num_ranks + i];
+      const bool chosen = static_cast<int32_t>(i % header.num_ranked) < header.top_k;
+      if (chosen && expert >= 0) ++loads[layer][expert];
     }
-    device_load[first] -= static_cast<double>(load[e]) / 2;
-    device_load[best] += static_cast<double>(load[e]) / 2;
-    copies[e].push_back(best);
-    std::sort(copies[e].begin(), copies[e].end());
   }
-  ExpertPlacement placement{.num_devices = num_devices, .copy_begin = {0}};
-  placement.throughput.assign(num_devices, 1);
-  for (const std::vector<int32_t>& devices : copies) {
-    placement.copy_devices.insert(placement.copy_devices.end(), devices.begin(), devices.end());
-    placement.copy_begin.push_back(placement.num_copies());
-  }
-  return placement;
 }
 
 absl::Status Simulator::Add(const TraceStep& step) {
-  const std::vector<RoutedToken> bounded = TokensOf(step, policy_);
+  const std::vector<RoutedToken> bounded = TokensOf(step, policy_, placements_.num_devices());
   for (int layer = 0; layer < header_.num_moe_layers; ++layer) {
     std::vector<RoutedToken> tokens = bounded;
     if (policy_.layer_exempt[layer] != 0) {
       for (RoutedToken& token : tokens) token.mode = TokenMode::kExact;
     }
     const GateScores scores = ScoresOf(header_, step, layer, policy_.affinity);
-    LayerPolicy rules{.policy = &policy_.policy, .placement = &policy_.placement};
+    const ExpertPlacement& placement = placements_.layers()[layer];
+    LayerPolicy rules{.policy = &policy_.policy, .placement = &placement};
     if (!policy_.thresholds.empty()) rules.thresholds = policy_.thresholds[layer];
     const RowLimits no_limits;
-    GATEHOUSE_ASSIGN_OR_RETURN(const RouteDecision decision,
-                               RouteBounded({.scores = scores,
-                                             .tokens = tokens,
-                                             .policies = {&rules, 1},
-                                             .placement = policy_.placement,
-                                             .limits = no_limits}));
+    GATEHOUSE_ASSIGN_OR_RETURN(const RouteDecision decision, RouteBounded({.scores = scores,
+                                                                           .tokens = tokens,
+                                                                           .policies = {&rules, 1},
+                                                                           .placement = placement,
+                                                                           .limits = no_limits}));
     meter_.OnLayer(layer, scores, decision);
   }
-  return absl::OkStatus();
+  LayerLoads loads(header_.num_moe_layers, std::vector<int64_t>(header_.num_experts, 0));
+  AddLoads(header_, step, loads);
+  return placements_.Add(loads);
 }
 
 }  // namespace gatehouse

@@ -11,6 +11,11 @@
 namespace gatehouse {
 namespace {
 
+// Steps differ from their mean, and copies even that out as well, which the loads do not show: on
+// recorded traces, on devices alike, placements with fewer copies lost by up to 4% what they were
+// predicted to gain.
+constexpr double kWorthFewerCopies = 0.95;
+
 // One of the busiest device's experts goes to another device, instead of its copy or beside it, or
 // is given up.
 struct Step {
@@ -41,6 +46,8 @@ class Refinement {
       const std::optional<Step> step = BestStep();
       if (!step.has_value()) break;
       Take(*step);
+    }
+    while (num_copies_ < MostCopies() && AddCopy()) {
     }
     std::vector<std::vector<int32_t>> devices;
     for (const std::set<int32_t>& of_expert : devices_) {
@@ -123,6 +130,30 @@ class Refinement {
     return best;
   }
 
+  // The expert whose copies have most to do, on the least busy device that it may join without
+  // becoming the busiest. Steps differ from their mean: two copies share what is in one step, too.
+  bool AddCopy() {
+    const double most = Busy(BusiestDevice(), 0);
+    int32_t best = -1, best_device = -1;
+    for (int32_t expert = 0; expert < static_cast<int32_t>(devices_.size()); ++expert) {
+      if (best >= 0 && Share(expert) <= Share(best)) continue;
+      int32_t least = -1;
+      for (int32_t to = 0; to < num_devices(); ++to) {
+        if (!HasRoom(to) || Holds(to, expert) || !SameNode(to, *devices_[expert].begin())) continue;
+        if (Busy(to, Share(expert, 1)) > most) continue;
+        if (least < 0 || Busy(to, 0) < Busy(least, 0)) least = to;
+      }
+      if (least < 0) continue;
+      best = expert;
+      best_device = least;
+    }
+    if (best < 0) return false;
+    AddLoad(best, -1);
+    Insert(best, best_device);
+    AddLoad(best, +1);
+    return true;
+  }
+
   int MostCopies() const { return static_cast<int>(problem_.loads.size()) + problem_.num_replicas; }
 
   void Take(const Step& step) {
@@ -168,8 +199,9 @@ absl::StatusOr<ExpertPlacement> BalancedPlacement(const PlacementProblem& proble
   for (;;) {
     GATEHOUSE_ASSIGN_OR_RETURN(const ExpertPlacement packed, EplbPlacement(fewer));
     ExpertPlacement refined = RefinePlacement(problem, packed);
+    const double imbalance = PredictedImbalance(refined, problem.loads);
     if (!best.has_value() ||
-        PredictedImbalance(refined, problem.loads) < PredictedImbalance(*best, problem.loads)) {
+        imbalance < kWorthFewerCopies * PredictedImbalance(*best, problem.loads)) {
       best = std::move(refined);
     }
     if (fewer.num_replicas == 0) return *std::move(best);

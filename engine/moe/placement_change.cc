@@ -57,6 +57,7 @@ ExpertPlacement KeepInPlace(const PlacementProblem& problem, const ExpertPlaceme
     }
   }
   std::vector<std::tuple<int32_t, int32_t, int32_t>> best;  // most kept first, then lowest devices
+  best.reserve(kept.size());
   for (const auto& [devices, count] : kept) {
     best.emplace_back(-count, devices.first, devices.second);
   }

@@ -58,7 +58,12 @@ absl::StatusOr<RebalancePlan> PlanRebalance(const PlacementProblem& problem,
   RebalancePlan plan = PlanTo(problem, now, KeepInPlace(problem, now, anew));
   if (KeepsTerms(problem, now)) {
     RebalancePlan refined = PlanTo(problem, now, RefinePlacement(problem, now));
-    if (NetGain(refined, policy) >= NetGain(plan, policy)) plan = std::move(refined);
+    // Fewer copies take less of what steps differ in, which the loads do not show.
+    const bool as_many = refined.placement.num_copies() >= plan.placement.num_copies();
+    const double net_gain = NetGain(plan, policy);
+    if (NetGain(refined, policy) >= net_gain && (as_many || net_gain <= 0)) {
+      plan = std::move(refined);
+    }
   }
   plan.verdict = Judge(plan, num_pairs, policy);
   return plan;

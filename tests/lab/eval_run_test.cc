@@ -176,7 +176,7 @@ TEST(RouteMeterTest, TheSlowestDeviceSetsTheTime) {
   add(2, 1, PairFate::kKept);
   add(2, 1, PairFate::kRerouted);
   add(1, -1, PairFate::kDropped);
-  RouteMeter meter(&placement);
+  RouteMeter meter({&placement, 1});
   meter.OnLayer(1, scores, decision);
   const RouteTotals& totals = meter.totals();
   EXPECT_DOUBLE_EQ(totals.drop_share(), 1.0 / 6);

@@ -25,7 +25,7 @@ RouteTotals Simulate(const std::string& words, bool decode = false) {
   auto policy = MakePinnedPolicy({"p", words}, model, {});
   EXPECT_TRUE(policy.ok()) << policy.status();
   policy->bound_decode = false;
-  Simulator simulator(kHeader, *policy);
+  Simulator simulator(kHeader, *policy, LayerPlacements(policy->placement, 1));
   TraceStep step = WorkedExample();
   for (TraceRow& row : step.rows) row.decode = decode;
   EXPECT_TRUE(simulator.Add(step).ok());
@@ -48,13 +48,13 @@ TEST(SimulatorTest, DecodeIsExactUnlessAsked) {
   EXPECT_EQ(Simulate("gamma 1 nbar_min 0 coverage off", true).report.dropped, 0);
 }
 
-TEST(SimulatorTest, TheMostWantedExpertsGetACopyWhereThereIsLeastToDo) {
-  // Experts 0, 1 on device 0; 2, 3 on 1; 4, 5 on 2.
-  const ExpertPlacement placement = PlaceWithReplicas({10, 2, 3, 1, 20, 0}, 3, 2);
-  EXPECT_THAT(placement.devices_of(4), ElementsAre(1, 2));  // device 1 had 4, device 0 had 12
-  EXPECT_THAT(placement.devices_of(0), ElementsAre(0, 2));  // device 2 now has 10, device 1 14
-  EXPECT_THAT(placement.devices_of(2), ElementsAre(1));
-  EXPECT_EQ(placement.num_copies(), 8);
+TEST(AddLoadsTest, CountsWhatRowsChose) {
+  const TraceHeader header = {.num_experts = 3, .num_moe_layers = 2, .top_k = 1, .num_ranked = 2};
+  TraceStep step{.rows = std::vector<TraceRow>(2),
+                 .ranked_ids = {0, 1, 0, 2, /* layer 1: */ 2, 0, -1, -1}};
+  LayerLoads loads(2, std::vector<int64_t>(3, 10));
+  AddLoads(header, step, loads);
+  EXPECT_THAT(loads, ElementsAre(ElementsAre(12, 10, 10), ElementsAre(10, 10, 11)));
 }
 
 TEST(SimulatorTest, TwoHundredExpertsOnSixtyFourRanks) {
@@ -73,11 +73,13 @@ TEST(SimulatorTest, TwoHundredExpertsOnSixtyFourRanks) {
   }
   const PolicyModel model = {.num_moe_layers = 2, .num_experts = 256, .top_k = 8};
   const auto run = [&](const std::string& words, int num_replicas) {
-    PinnedPolicy policy = *MakePinnedPolicy({"p", words}, model, {});
-    ExpertLoad load(256, 0);
-    for (size_t i = 0; i < step.ranked_ids.size(); ++i) load[step.ranked_ids[i]] += i % 16 < 8;
-    if (num_replicas > 0) policy.placement = PlaceWithReplicas(load, 64, num_replicas);
-    Simulator simulator(header, policy);
+    const PinnedPolicy policy = *MakePinnedPolicy({"p", words}, model, {});
+    LayerLoads loads(2, std::vector<int64_t>(256, 0));
+    AddLoads(header, step, loads);
+    auto placements = LayerPlacements::Make(
+        {.name = num_replicas > 0 ? "eplb" : "linear", .num_replicas = num_replicas},
+        std::vector<double>(64, 1), loads);
+    Simulator simulator(header, policy, *std::move(placements));
     EXPECT_TRUE(simulator.Add(step).ok());
     return simulator.meter().totals();
   };

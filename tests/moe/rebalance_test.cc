@@ -77,6 +77,24 @@ TEST(PlanRebalanceTest, MovesNoMoreThanItMust) {
   EXPECT_LE(plan->planned_imbalance, PredictedImbalance(anew, problem.loads));
 }
 
+// A placement from nothing gains most by copies; where those cost too much, refining still gains.
+TEST(PlanRebalanceTest, TakesTheCheaperPlanWhereTheBestCostsTooMuch) {
+  PlacementProblem problem = Skewed();
+  problem.slots.assign(4, 4);
+  problem.num_replicas = 8;
+  const ExpertPlacement linear = LinearPlacement(8, 4);
+  const auto copies = [&](double cost) {
+    RebalancePolicy policy;
+    policy.copy_cost_pairs = cost;
+    const auto plan = PlanRebalance(problem, linear, kManyPairs, policy);
+    EXPECT_EQ(plan->verdict, RebalanceVerdict::kWorthIt);
+    return plan->change.copies.size();
+  };
+  const size_t many = copies(1), few = copies(25000);
+  EXPECT_GE(many, 8);
+  EXPECT_LT(few, 8);
+}
+
 // More copies than are allowed now: refining could not take them away, a placement anew does.
 TEST(PlanRebalanceTest, KeepsTheTermsWhereTheCurrentOneDoesNot) {
   PlacementProblem problem = Skewed();
