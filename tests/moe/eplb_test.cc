@@ -58,6 +58,90 @@ TEST(EplbPlacementTest, DecidesThePublishedExample) {
             PairsOf({7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1}));
 }
 
+// The published algorithm in its own terms: all devices alike, all counts divide.
+struct Published {
+  int num_nodes, num_devices, num_groups, num_slots;  // slots of one device
+
+  // Every pack gets equally many.
+  static std::vector<int> Pack(const std::vector<double>& weights, int num_packs) {
+    std::vector<int> order(weights.size()), pack_of(weights.size()), num_items(num_packs, 0);
+    std::vector<double> pack_weights(num_packs, 0);
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return weights[a] > weights[b]; });
+    for (const int item : order) {
+      int best = -1;
+      for (int p = 0; p < num_packs; ++p) {
+        if (num_items[p] * num_packs == static_cast<int>(weights.size())) continue;
+        if (best < 0 || pack_weights[p] < pack_weights[best]) best = p;
+      }
+      pack_of[item] = best;
+      pack_weights[best] += weights[item];
+      ++num_items[best];
+    }
+    return pack_of;
+  }
+
+  std::vector<std::vector<int32_t>> Devices(const std::vector<double>& loads) const {
+    const auto num_experts = static_cast<int>(loads.size());
+    const int group_size = num_experts / num_groups, per_node = num_devices / num_nodes;
+    std::vector<double> group_loads(num_groups, 0);
+    for (int e = 0; e < num_experts; ++e) group_loads[e / group_size] += loads[e];
+    const std::vector<int> node_of = Pack(group_loads, num_nodes);
+    std::vector<std::vector<int32_t>> devices(num_devices);
+    for (int node = 0; node < num_nodes; ++node) {
+      std::vector<int32_t> copies;
+      for (int e = 0; e < num_experts; ++e) {
+        if (node_of[e / group_size] == node) copies.push_back(e);
+      }
+      const std::vector<int32_t> experts = copies;
+      const auto weight = [&](int32_t e) {
+        return loads[e] / static_cast<double>(std::count(copies.begin(), copies.end(), e));
+      };
+      while (static_cast<int>(copies.size()) < per_node * num_slots) {
+        copies.push_back(*std::max_element(experts.begin(), experts.end(),
+                                           [&](int a, int b) { return weight(a) < weight(b); }));
+      }
+      std::vector<double> weights;
+      for (const int32_t e : copies) weights.push_back(weight(e));
+      const std::vector<int> device_of = Pack(weights, per_node);
+      for (size_t i = 0; i < copies.size(); ++i) {
+        devices[node * per_node + device_of[i]].push_back(copies[i]);
+      }
+    }
+    for (std::vector<int32_t>& experts : devices) std::sort(experts.begin(), experts.end());
+    return devices;
+  }
+};
+
+TEST(EplbPlacementTest, IsThePublishedAlgorithmWhereThatNeverPutsTwoCopiesOnOneDevice) {
+  std::mt19937 random(9);
+  int num_same = 0;
+  for (int i = 0; i < 1000; ++i) {
+    SCOPED_TRACE(i);
+    const int num_nodes = 1 << random() % 3, num_groups = num_nodes * (2 + random() % 3);
+    const int num_devices = num_nodes * (2 + static_cast<int>(random() % 7));
+    const int num_experts = num_groups * (2 + static_cast<int>(random() % 7));
+    const int num_slots = (num_experts + num_devices - 1) / num_devices + random() % 2;
+    if (num_slots < 2) continue;  // the original then numbers devices in its own way
+    const Published published{num_nodes, num_devices, num_groups, num_slots};
+    PlacementProblem problem = Alike({}, num_devices, num_slots);
+    // No ties, which sorts decide: steps of one and a part that differs for every expert.
+    for (int e = 0; e < num_experts; ++e) problem.loads.push_back(random() % 5000 + e / 1024.0);
+    for (int d = 0; d < num_devices; ++d) problem.nodes.push_back(d * num_nodes / num_devices);
+    problem.num_groups = num_groups;
+    problem.num_replicas = num_devices * num_slots - num_experts;
+    const std::vector<std::vector<int32_t>> expected = published.Devices(problem.loads);
+    if (std::any_of(expected.begin(), expected.end(), [](const std::vector<int32_t>& experts) {
+          return std::adjacent_find(experts.begin(), experts.end()) != experts.end();
+        })) {
+      continue;
+    }
+    ++num_same;
+    EXPECT_EQ(ExpertsByDevice(*EplbPlacement(problem)), expected);
+  }
+  EXPECT_GT(num_same, 200);
+}
+
 // Worked by hand. 30 a copy of expert 0; then 20, 12, 10, 8, 5 to the device that has least.
 TEST(EplbPlacementTest, CountsNeedNotDivide) {
   PlacementProblem problem = Alike({60, 20, 12, 10, 8, 5}, 4, 2);
