@@ -7,6 +7,7 @@
 namespace gatehouse {
 
 StepRows RowsOf(const StepPlan& plan, int num_ranks) {
+  GATEHOUSE_CHECK(plan.span_ranks.size() == plan.spans.size()) << plan.span_ranks.size();
   std::vector<int32_t> row_ranks(plan.num_rows());
   for (size_t s = 0; s < plan.spans.size(); ++s) {
     const SequenceSpan& span = plan.spans[s];

@@ -48,7 +48,7 @@ class InProcessGroup::Rank final : public Communicator {
  private:
   absl::Status Meet(Meeting meeting) {
     const auto begin = std::chrono::steady_clock::now();
-    const absl::Status met = group_.Meet(rank_, meeting);
+    absl::Status met = group_.Meet(rank_, meeting);
     stats_.wait_seconds += SecondsSince(begin);
     return met;
   }
@@ -61,7 +61,7 @@ class InProcessGroup::Rank final : public Communicator {
     for (int from = 0; from < size(); ++from) take_from(from);
     stats_.move_seconds += SecondsSince(begin);
     group_.num_moving_.fetch_sub(1);
-    const absl::Status met = Meet(Meeting::kEnd);
+    absl::Status met = Meet(Meeting::kEnd);
     // After a loss a slow rank may still be reading what this one is about to give up.
     while (!met.ok() && group_.num_moving_.load() > 0) std::this_thread::yield();
     return met;

@@ -70,7 +70,7 @@ class BlockTables {
 
  private:
   struct Rank {
-    Rank(const BlockTablesSetup& setup);
+    explicit Rank(const BlockTablesSetup& setup);
 
     BlockPool pool;
     PrefixIndex index;

@@ -177,6 +177,7 @@ class Scheduler {
   void StartWaiting();
   bool Start(Sequence& sequence);
   bool StartOn(Sequence& sequence, int rank);
+  int64_t BlocksToKeep(int rank) const;
   std::vector<int64_t> LoadOfRanks() const;
   bool TakePlaceFor(const Sequence& sequence);
   SharedCapacity CountShares();

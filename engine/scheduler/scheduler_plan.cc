@@ -58,37 +58,41 @@ std::vector<int64_t> Scheduler::LoadOfRanks() const {
   return loads;
 }
 
+// What those that run on a rank still need for their tokens, and one more block for each of them.
+int64_t Scheduler::BlocksToKeep(int rank) const {
+  int64_t num_blocks = 0;
+  for (const Sequence* sequence : running_) {
+    if (sequence->rank != rank) continue;
+    num_blocks += 1 + blocks_.BlocksFor(sequence->num_tokens()) -
+                  static_cast<int64_t>(sequence->block_ids.size());
+  }
+  return num_blocks;
+}
+
 // On the first rank that has room, in the order of what each would then have to do.
 bool Scheduler::Start(Sequence& sequence) {
-  if (num_ranks() == 1) return StartOn(sequence, 0);
   std::vector<std::pair<int64_t, int>> ranked;
   const std::vector<int64_t> loads = LoadOfRanks();
+  const bool is_choice = num_ranks() > 1;
   for (int r = 0; r < num_ranks(); ++r) {
-    ranked.emplace_back(loads[r] - blocks_.CachedPositions(sequence, r), r);
+    // It needs one block at least: this spares the look into the cache while memory is full.
+    if (block_pool(r).num_free() <= BlocksToKeep(r)) continue;
+    ranked.emplace_back(is_choice ? loads[r] - blocks_.CachedPositions(sequence, r) : 0, r);
   }
   std::sort(ranked.begin(), ranked.end());
   return std::any_of(ranked.begin(), ranked.end(),
                      [&](const auto& load) { return StartOn(sequence, load.second); });
 }
 
-// A sequence starts when all its tokens will fit beside what those that run on the rank still need
-// for theirs, and one more block for each of them: else it would soon be preempted.
+// A sequence starts when all its tokens will fit beside what the rank keeps for others: else it
+// would soon be preempted. Alone it may.
 bool Scheduler::StartOn(Sequence& sequence, int rank) {
-  int64_t num_kept_free = 0;
-  bool is_alone = true;
-  for (const Sequence* other : running_) {
-    if (other->rank != rank) continue;
-    is_alone = false;
-    num_kept_free +=
-        1 + blocks_.BlocksFor(other->num_tokens()) - static_cast<int64_t>(other->block_ids.size());
-  }
-  // It needs one at least: this spares the look into the cache while memory is full.
-  if (block_pool(rank).num_free() < num_kept_free + 1) return false;
+  const int64_t num_kept_free = BlocksToKeep(rank);
   sequence.rank = rank;
   blocks_.Reuse(sequence);
   const int64_t num_missing =
       blocks_.BlocksFor(sequence.num_tokens()) - static_cast<int64_t>(sequence.block_ids.size());
-  if (!is_alone && block_pool(rank).num_free() < num_kept_free + num_missing) {
+  if (num_kept_free > 0 && block_pool(rank).num_free() < num_kept_free + num_missing) {
     blocks_.Free(sequence);
     return false;
   }
