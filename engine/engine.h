@@ -21,6 +21,8 @@
 #include "engine/engine_config.h"
 #include "engine/memory_plan.h"
 #include "engine/model/packed_cache_report.h"
+#include "engine/moe/expert_placement.h"
+#include "engine/rebalance_status.h"
 #include "engine/request/request.h"
 #include "engine/request/token_sink.h"
 #include "engine/step_stats.h"
@@ -101,6 +103,12 @@ class Engine {
   virtual const MemoryPlan& memory_plan() const = 0;
   virtual const RequestLimits& limits() const = 0;
   virtual EngineStatus Status() const = 0;
+  // Where the experts of each MoE layer lie, a device for each rank.
+  virtual std::vector<ExpertPlacement> Placements() const = 0;
+  // Asks for a rebalance; how it goes stands in Rebalancing. Errors as of Rebalancer::Request;
+  // UNAVAILABLE while draining.
+  virtual absl::Status Rebalance(const RebalanceOptions& options) = 0;
+  virtual RebalanceStatus Rebalancing() const = 0;
   // How long a refused request of the tenant should wait before the next try, from the rate at
   // which the tenant's requests end; or all requests, where nothing is known of it.
   virtual Duration RetryAfter(const std::string& tenant) const = 0;

@@ -69,7 +69,8 @@ EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& obse
                .max_step_tokens = options_.max_step_tokens},
               scheduler_, observer_),
       seeds_(std::random_device{}()),
-      last_step_(clock.Now()) {
+      last_step_(clock.Now()),
+      rebalancer_(worker_->placements()) {
   Publish();
   thread_ = std::thread([this] { Run(); });
 }
@@ -90,6 +91,7 @@ void EngineLoop::Run() {
     if (scheduler_.empty()) last_step_ = now;  // idle until now is not stalled
     Admit(TakeInbox(now));
     EndExpired(now);
+    AdvanceRebalance();
     if (!scheduler_.empty()) shadow_.Yield();
     const StepPlan& plan = scheduler_.Plan();
     Publish();
@@ -166,6 +168,14 @@ void EngineLoop::EndExpired(TimePoint now) {
   }
 }
 
+// One layer between two steps. Whoever calls the engine waits meanwhile: 0.01 s for a layer of 256
+// experts on 64 ranks.
+void EngineLoop::AdvanceRebalance() {
+  MutexLock lock(mutex_);
+  const std::optional<int> layer_idx = rebalancer_.Advance();
+  if (layer_idx) worker_->Place(*layer_idx, rebalancer_.placements()[*layer_idx]);
+}
+
 void EngineLoop::EndAll(const absl::Status& status) {
   while (!streams_.empty()) End(streams_.begin()->first, status);
 }
@@ -221,6 +231,10 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
     step_stats_.layer_loads.push_back(
         LayerLoadOf(model_.moe_layers[i], step.result->routes[i], step.plan->routed_tokens));
   }
+  {
+    MutexLock lock(mutex_);
+    rebalancer_.OnStep(step_stats_.layer_loads);
+  }
   step_stats_.cost = step.result == nullptr ? StepCost{} : step.result->cost;
   step_stats_.exchanges =
       step.result == nullptr ? std::span<const RankExchanges>() : step.result->exchanges;
@@ -230,7 +244,8 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
 
 bool EngineLoop::WaitForWork() {
   MutexLock lock(mutex_);
-  while (!stopping_ && inbox_.empty() && scheduler_.empty() && !shadow_.has_work()) {
+  while (!stopping_ && inbox_.empty() && scheduler_.empty() && !shadow_.has_work() &&
+         !rebalancer_.has_work()) {
     work_.Wait(mutex_);
   }
   return !stopping_;
@@ -371,6 +386,24 @@ EngineStatus EngineLoop::Status() const {
                           .num_waiting_tokens = load.queue.num_waiting_tokens});
   }
   return status;
+}
+
+std::vector<ExpertPlacement> EngineLoop::Placements() const {
+  MutexLock lock(mutex_);
+  return rebalancer_.placements();
+}
+
+absl::Status EngineLoop::Rebalance(const RebalanceOptions& options) {
+  MutexLock lock(mutex_);
+  if (status_.draining) return absl::UnavailableError("the server is draining");
+  GATEHOUSE_RETURN_IF_ERROR(rebalancer_.Request(options));
+  work_.NotifyOne();
+  return absl::OkStatus();
+}
+
+RebalanceStatus EngineLoop::Rebalancing() const {
+  MutexLock lock(mutex_);
+  return rebalancer_.status();
 }
 
 Duration EngineLoop::RetryAfter(const std::string& tenant) const {

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "engine/completion_rate.h"
 #include "engine/engine.h"
+#include "engine/rebalancer.h"
 #include "engine/request_stream.h"
 #include "engine/scheduler/admission.h"
 #include "engine/scheduler/scheduler.h"
@@ -59,6 +60,9 @@ class EngineLoop final : public Engine {
   const MemoryPlan& memory_plan() const override { return memory_plan_; }
   const RequestLimits& limits() const override { return limits_; }
   EngineStatus Status() const override;
+  std::vector<ExpertPlacement> Placements() const override GATEHOUSE_EXCLUDES(mutex_);
+  absl::Status Rebalance(const RebalanceOptions& options) override GATEHOUSE_EXCLUDES(mutex_);
+  RebalanceStatus Rebalancing() const override GATEHOUSE_EXCLUDES(mutex_);
   Duration RetryAfter(const std::string& tenant) const override;
 
  private:
@@ -93,6 +97,7 @@ class EngineLoop final : public Engine {
   void Admit(Inbox inbox);
   Inbox TakeInbox(TimePoint now) GATEHOUSE_EXCLUDES(mutex_);
   void EndExpired(TimePoint now);
+  void AdvanceRebalance() GATEHOUSE_EXCLUDES(mutex_);
   void RunStep(const StepPlan& plan, TimePoint begin);
   void RunShadowStep(TimePoint begin);
   void CollectSampling(const StepPlan& plan);
@@ -133,6 +138,7 @@ class EngineLoop final : public Engine {
   CondVar work_;  // the inbox is not empty, or stopping_
   CondVar idle_;  // num_open_ is 0
   Inbox inbox_ GATEHOUSE_GUARDED_BY(mutex_);
+  Rebalancer rebalancer_ GATEHOUSE_GUARDED_BY(mutex_);
   // By name, of those that have requests; the inbox counted, as in status_.
   std::unordered_map<std::string, TenantLoad> tenant_loads_ GATEHOUSE_GUARDED_BY(mutex_);
   EngineStatus status_ GATEHOUSE_GUARDED_BY(mutex_);  // num_waiting counts the inbox

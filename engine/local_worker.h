@@ -30,6 +30,10 @@ class LocalWorker final : public Worker {
  public:
   explicit LocalWorker(LocalWorkerParts parts);
 
+  const std::vector<ExpertPlacement>& placements() const override { return placements_; }
+  void Place(int moe_layer_idx, const ExpertPlacement& placement) override {
+    placements_[moe_layer_idx] = placement;
+  }
   absl::StatusOr<StepResult> Run(const StepPlan& plan,
                                  std::span<const RowSampling> sampling) override;
 
@@ -43,7 +47,7 @@ class LocalWorker final : public Worker {
   std::vector<std::unique_ptr<Rank>> ranks_;
   const ModelCost cost_;
   const std::unique_ptr<RouteRecorder> recorder_;  // null: nothing is recorded
-  const std::vector<ExpertPlacement> placements_;
+  std::vector<ExpertPlacement> placements_;
   RankThreads threads_;
   // Of one rank.
   LocalDispatcher local_dispatcher_;

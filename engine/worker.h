@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "engine/model/step_cost.h"
 #include "engine/moe/exchange_call.h"
+#include "engine/moe/expert_placement.h"
 #include "engine/moe/route_plan.h"
 #include "engine/scheduler/step_plan.h"
 #include "kernels/backend.h"
@@ -29,6 +30,10 @@ struct StepResult {
 class Worker {
  public:
   virtual ~Worker() = default;
+  // Where the experts of each MoE layer lie, a device for each rank; and between two steps, where
+  // those of one lie from now on. Results do not depend on it.
+  virtual const std::vector<ExpertPlacement>& placements() const = 0;
+  virtual void Place(int moe_layer_idx, const ExpertPlacement& placement) = 0;
   // `sampling` has one entry for each of plan.logit_rows. An error is the machine's: it concerns
   // every sequence of the plan, and the worker can be used again afterwards.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan,

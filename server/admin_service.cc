@@ -8,6 +8,7 @@
 #include "kernels/base/status_macros.h"
 #include "server/field_check.h"
 #include "server/generate_service.h"
+#include "server/placement_convert.h"
 
 namespace gatehouse {
 namespace {
@@ -144,11 +145,17 @@ grpc::ServerUnaryReactor* AdminService::Answer(grpc::CallbackServerContext* cont
   return reactor;
 }
 
-grpc::ServerUnaryReactor* AdminService::Unserved(grpc::CallbackServerContext* context,
-                                                 const std::string& method) const {
-  return Answer(context, [&] {
-    return absl::UnimplementedError(absl::StrFormat("%s is not served by this version", method));
-  });
+// What was counted, and where it lies now.
+v1::ExpertLoad AdminService::Load(const Engine& engine, const LayerIds& layers) const {
+  v1::ExpertLoad load = ToExpertLoad(parts_.metrics.ReadExpertLoad(), layers);
+  const std::vector<ExpertPlacement> placements = engine.Placements();
+  const std::vector<int32_t>& known = engine.model().moe_layers;
+  for (v1::LayerExpertLoad& layer : *load.mutable_layers()) {
+    const auto found = std::find(known.begin(), known.end(), layer.layer());
+    const auto layer_idx = static_cast<size_t>(found - known.begin());
+    if (layer_idx < placements.size()) WriteCopies(placements[layer_idx], layer);
+  }
+  return load;
 }
 
 v1::ServerStatus AdminService::Status() const {
@@ -205,7 +212,7 @@ grpc::ServerUnaryReactor* AdminService::GetExpertLoad(grpc::CallbackServerContex
     const Engine* engine = parts_.state.engine();
     if (engine == nullptr) return ServingState::LoadingError();
     GATEHOUSE_RETURN_IF_ERROR(CheckLayers(request->layers(), *engine));
-    *response = ToExpertLoad(parts_.metrics.ReadExpertLoad(), request->layers());
+    *response = Load(*engine, request->layers());
     return absl::OkStatus();
   });
 }
@@ -222,9 +229,8 @@ grpc::ServerWriteReactor<v1::ExpertLoad>* AdminService::WatchExpertLoad(
   if (admission.ok()) admission = CheckLayers(request->layers(), *engine);
   const Duration period = admission.ok() ? Seconds(interval) : Duration::zero();
   return parts_.watches.Open<v1::ExpertLoad>(
-      admission, period, parts_.clock.Now(), [this, layers = request->layers()] {
-        return ToExpertLoad(parts_.metrics.ReadExpertLoad(), layers);
-      });
+      admission, period, parts_.clock.Now(),
+      [this, engine, layers = request->layers()] { return Load(*engine, layers); });
 }
 
 grpc::ServerUnaryReactor* AdminService::GetRequests(grpc::CallbackServerContext* context,
@@ -338,28 +344,53 @@ grpc::ServerUnaryReactor* AdminService::SetRoutingPolicy(grpc::CallbackServerCon
 }
 
 grpc::ServerUnaryReactor* AdminService::GetPlacement(grpc::CallbackServerContext* context,
-                                                     const v1::GetPlacementRequest*,
-                                                     v1::Placement*) {
-  return Unserved(context, "GetPlacement");
+                                                     const v1::GetPlacementRequest* request,
+                                                     v1::Placement* response) {
+  return Answer(context, [&] {
+    const Engine* engine = parts_.state.engine();
+    if (engine == nullptr) return ServingState::LoadingError();
+    GATEHOUSE_RETURN_IF_ERROR(CheckLayers(request->layers(), *engine));
+    *response = ToProto(engine->Placements(), engine->model().moe_layers, request->layers());
+    return absl::OkStatus();
+  });
 }
+
 grpc::ServerUnaryReactor* AdminService::Rebalance(grpc::CallbackServerContext* context,
-                                                  const v1::RebalanceRequest*,
-                                                  v1::RebalanceStatus*) {
-  return Unserved(context, "Rebalance");
+                                                  const v1::RebalanceRequest* request,
+                                                  v1::RebalanceStatus* response) {
+  return Answer(context, [&] {
+    Engine* engine = parts_.state.engine();
+    if (engine == nullptr) return ServingState::LoadingError();
+    GATEHOUSE_RETURN_IF_ERROR(
+        engine->Rebalance({.num_replicas = request->replicas(), .force = request->force()}));
+    *response = ToProto(engine->Rebalancing());
+    parts_.logger.Log(LogLevel::kInfo, "operator rebalances",
+                      {{"id", std::to_string(response->id())},
+                       {"replicas", std::to_string(request->replicas())}});
+    return absl::OkStatus();
+  });
 }
+
+grpc::ServerWriteReactor<v1::RebalanceStatus>* AdminService::WatchRebalance(
+    grpc::CallbackServerContext* context, const v1::WatchRebalanceRequest* request) {
+  const double interval = request->has_interval_seconds() ? request->interval_seconds() : 1;
+  const Engine* engine = parts_.state.engine();
+  absl::Status admission = Enter(*context);
+  if (admission.ok() && engine == nullptr) admission = ServingState::LoadingError();
+  if (admission.ok()) {
+    admission = CheckRange("interval_seconds", interval, kMinIntervalSeconds, kMaxIntervalSeconds);
+  }
+  const Duration period = admission.ok() ? Seconds(interval) : Duration::zero();
+  return parts_.watches.Open<v1::RebalanceStatus>(
+      admission, period, parts_.clock.Now(), [engine] { return ToProto(engine->Rebalancing()); });
+}
+
 grpc::ServerUnaryReactor* AdminService::InjectFault(grpc::CallbackServerContext* context,
                                                     const v1::InjectFaultRequest*,
                                                     v1::InjectFaultResponse*) {
-  return Unserved(context, "InjectFault");
-}
-grpc::ServerWriteReactor<v1::RebalanceStatus>* AdminService::WatchRebalance(
-    grpc::CallbackServerContext* context, const v1::WatchRebalanceRequest*) {
-  absl::Status admission = Enter(*context);
-  if (admission.ok()) {
-    admission = absl::UnimplementedError("WatchRebalance is not served by this version");
-  }
-  return parts_.watches.Open<v1::RebalanceStatus>(admission, {}, parts_.clock.Now(),
-                                                  [] { return v1::RebalanceStatus(); });
+  return Answer(context, [] {
+    return absl::UnimplementedError("InjectFault is not served by this version");
+  });
 }
 
 }  // namespace gatehouse

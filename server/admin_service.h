@@ -1,6 +1,6 @@
 // The operators' gRPC service: proto/gatehouse/v1/admin.proto. Owner: GatehouseServer; gRPC's
-// threads call it, and its watches the server's watcher. What needs ranks or bounded routing
-// answers UNIMPLEMENTED.
+// threads call it, and its watches the server's watcher. Faults cannot be injected yet:
+// UNIMPLEMENTED.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>
@@ -80,9 +80,9 @@ class AdminService final : public v1::Admin::CallbackService {
   absl::Status Enter(const grpc::CallbackServerContext& context) const;
   grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
                                    const std::function<absl::Status()>& work) const;
-  grpc::ServerUnaryReactor* Unserved(grpc::CallbackServerContext* context,
-                                     const std::string& method) const;
   v1::ServerStatus Status() const;
+  v1::ExpertLoad Load(const Engine& engine,
+                      const google::protobuf::RepeatedField<int32_t>& layers) const;
 
   const AdminParts parts_;
   const ServerFacts facts_;

@@ -16,12 +16,17 @@ constexpr int kTokensPerStream = 1000;
 
 class InstantWorker final : public Worker {
  public:
+  const std::vector<ExpertPlacement>& placements() const override { return placements_; }
+  void Place(int, const ExpertPlacement&) override {}
   absl::StatusOr<StepResult> Run(const StepPlan& plan, std::span<const RowSampling>) override {
     StepResult result{.samples = std::vector<RowSample>(plan.logit_rows.size()),
                       .row_failed = std::vector<uint8_t>(plan.num_rows(), 0)};
     for (RowSample& sample : result.samples) sample.token_id = 7;
     return result;
   }
+
+ private:
+  const std::vector<ExpertPlacement> placements_;  // no experts
 };
 
 class DiscardingSink final : public TokenSink {

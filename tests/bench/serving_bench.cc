@@ -125,6 +125,11 @@ class TracedEngine final : public Engine {
   const MemoryPlan& memory_plan() const override { return engine_.memory_plan(); }
   const RequestLimits& limits() const override { return engine_.limits(); }
   EngineStatus Status() const override { return engine_.Status(); }
+  std::vector<ExpertPlacement> Placements() const override { return engine_.Placements(); }
+  absl::Status Rebalance(const RebalanceOptions& options) override {
+    return engine_.Rebalance(options);
+  }
+  RebalanceStatus Rebalancing() const override { return engine_.Rebalancing(); }
   Duration RetryAfter(const std::string& tenant) const override {
     return engine_.RetryAfter(tenant);
   }

@@ -121,6 +121,7 @@ class AdminTest(ServerTest):
             "interval_seconds": lambda: next(self.server.admin.WatchStatus(
                 admin.WatchStatusRequest(interval_seconds=0.01))),
             "layers[1]": lambda: self.server.admin.GetExpertLoad(admin.GetExpertLoadRequest(layers=[0, 99])),
+            "layers[0]": lambda: self.server.admin.GetPlacement(admin.GetPlacementRequest(layers=[99])),
             "max_requests": lambda: self.server.admin.GetRequests(admin.GetRequestsRequest(max_requests=0)),
             "request_id": lambda: self.server.admin.CancelRequest(admin.CancelRequestRequest()),
             "seconds": lambda: self.server.admin.Drain(admin.DrainRequest(seconds=-1)),
@@ -131,12 +132,17 @@ class AdminTest(ServerTest):
                 self.assertTrue(self.assert_fails(Code.INVALID_ARGUMENT, call).details().startswith(field + ":"))
 
     def test_what_is_not_served_yet_says_so(self):
-        stub = self.server.admin
-        for call in (lambda: stub.GetPlacement(admin.GetPlacementRequest()),
-                     lambda: stub.Rebalance(admin.RebalanceRequest()),
-                     lambda: list(stub.WatchRebalance(admin.WatchRebalanceRequest())),
-                     lambda: stub.InjectFault(admin.InjectFaultRequest())):
-            self.assertIn("not served by this version", self.assert_fails(Code.UNIMPLEMENTED, call).details())
+        error = self.assert_fails(Code.UNIMPLEMENTED, lambda: self.server.admin.InjectFault(admin.InjectFaultRequest()))
+        self.assertIn("not served by this version", error.details())
+
+    def test_on_one_rank_experts_have_nowhere_to_move(self):
+        placement = self.server.admin.GetPlacement(admin.GetPlacementRequest(layers=[2]))
+        self.assertEqual((placement.ranks, [layer.layer for layer in placement.layers]), (1, [2]))
+        self.assertTrue(all(list(copies.ranks) == [0] for copies in placement.layers[0].experts))
+        error = self.assert_fails(Code.FAILED_PRECONDITION, lambda: self.server.admin.Rebalance(admin.RebalanceRequest()))
+        self.assertIn("one rank", error.details())
+        first = next(iter(self.server.admin.WatchRebalance(admin.WatchRebalanceRequest())))
+        self.assertEqual((first.state, first.id), (admin.RebalanceStatus.IDLE, 0))
 
     def test_the_two_listeners_do_not_serve_each_others_service(self):
         self.assertIn("gatehouse.v1.Admin",

@@ -66,6 +66,12 @@ class FakeEngine final : public Engine {
   const MemoryPlan& memory_plan() const override { return memory_plan_; }
   const RequestLimits& limits() const override { return limits_; }
   EngineStatus Status() const override;
+  // One rank, whose experts have nowhere to move.
+  std::vector<ExpertPlacement> Placements() const override { return {}; }
+  absl::Status Rebalance(const RebalanceOptions&) override {
+    return absl::FailedPreconditionError("the server has one rank");
+  }
+  RebalanceStatus Rebalancing() const override { return {}; }
   Duration RetryAfter(const std::string& /*tenant*/) const override { return options_.retry_after; }
 
   // For tests.

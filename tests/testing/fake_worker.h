@@ -39,6 +39,10 @@ struct FakeWorkerOptions {
 class FakeWorker final : public Worker {
  public:
   explicit FakeWorker(FakeWorkerOptions options);
+  const std::vector<ExpertPlacement>& placements() const override { return placements_; }
+  void Place(int moe_layer_idx, const ExpertPlacement& placement) override {
+    placements_[moe_layer_idx] = placement;
+  }
   absl::StatusOr<StepResult> Run(const StepPlan& plan,
                                  std::span<const RowSampling> sampling) override;
 
@@ -58,7 +62,8 @@ class FakeWorker final : public Worker {
   void AddRoutes(std::span<const uint64_t> row_hashes, StepResult& result) const;
 
   const FakeWorkerOptions options_;
-  std::vector<Slot> cache_;  // [num_ranks * num_blocks * block_tokens]
+  std::vector<Slot> cache_;                  // [num_ranks * num_blocks * block_tokens]
+  std::vector<ExpertPlacement> placements_;  // [num_moe_layers]
   int64_t num_steps_ = 0;
 };
 
