@@ -30,6 +30,23 @@ class GrpcAdminClient final : public AdminClient {
                                                const CallOptions& options) override {
     return Call<v1::ExpertLoad>(&v1::Admin::Stub::GetExpertLoad, request, options);
   }
+  absl::StatusOr<v1::Placement> GetPlacement(const v1::GetPlacementRequest& request,
+                                             const CallOptions& options) override {
+    return Call<v1::Placement>(&v1::Admin::Stub::GetPlacement, request, options);
+  }
+  absl::StatusOr<v1::RebalanceStatus> Rebalance(const v1::RebalanceRequest& request,
+                                                const CallOptions& options) override {
+    return Call<v1::RebalanceStatus>(&v1::Admin::Stub::Rebalance, request, options);
+  }
+  absl::Status WatchRebalance(
+      const v1::WatchRebalanceRequest& request, const CallOptions& options,
+      const std::function<bool(const v1::RebalanceStatus&)>& on_status) override {
+    grpc::ClientContext context;
+    AddMetadata(authorization_, options, context);
+    SetDeadline(options, context);
+    const auto reader = stub_->WatchRebalance(&context, request);
+    return ReadWhile<v1::RebalanceStatus>(context, *reader, on_status);
+  }
   absl::StatusOr<v1::GetRequestsResponse> GetRequests(const v1::GetRequestsRequest& request,
                                                       const CallOptions& options) override {
     return Call<v1::GetRequestsResponse>(&v1::Admin::Stub::GetRequests, request, options);

@@ -35,6 +35,14 @@ class AdminClient {
       const std::function<bool(const v1::ServerStatus&)>& on_status) = 0;
   virtual absl::StatusOr<v1::ExpertLoad> GetExpertLoad(const v1::GetExpertLoadRequest& request,
                                                        const CallOptions& options) = 0;
+  virtual absl::StatusOr<v1::Placement> GetPlacement(const v1::GetPlacementRequest& request,
+                                                     const CallOptions& options) = 0;
+  virtual absl::StatusOr<v1::RebalanceStatus> Rebalance(const v1::RebalanceRequest& request,
+                                                        const CallOptions& options) = 0;
+  // As WatchStatus.
+  virtual absl::Status WatchRebalance(
+      const v1::WatchRebalanceRequest& request, const CallOptions& options,
+      const std::function<bool(const v1::RebalanceStatus&)>& on_status) = 0;
   virtual absl::StatusOr<v1::GetRequestsResponse> GetRequests(const v1::GetRequestsRequest& request,
                                                               const CallOptions& options) = 0;
   virtual absl::StatusOr<v1::CancelRequestResponse> CancelRequest(

@@ -21,6 +21,8 @@
 namespace gatehouse {
 namespace {
 
+constexpr double kRebalanceIntervalSeconds = 0.1;  // the shortest that a server takes
+
 // Writes an answer as JSON or as `describe` puts it for people.
 template <typename Response, typename Describe>
 int PrintAnswer(AdminClient& client, const CliOptions& options,
@@ -41,6 +43,28 @@ int RunWatch(AdminClient& client, const CliOptions& options, const CallOptions& 
         written = WriteAll(STDOUT_FILENO, options.json ? ToJsonLine(server_status)
                                                        : DescribeStatusLine(server_status) + "\n");
         return written.ok() && ++num_updates != options.admin.max_updates;
+      });
+  if (!written.ok()) return PrintLostOutput(written);
+  if (!status.ok()) return PrintAdminError(client, options, status);
+  return kExitDone;
+}
+
+// Shows each change until there is none to come.
+int RunRebalance(AdminClient& client, const CliOptions& options, const CallOptions& call) {
+  const auto started = client.Rebalance(options.admin.rebalance, call);
+  if (!started.ok()) return PrintAdminError(client, options, started.status());
+  v1::WatchRebalanceRequest request;
+  request.set_interval_seconds(kRebalanceIntervalSeconds);
+  std::string shown;
+  absl::Status written;
+  const absl::Status status =
+      client.WatchRebalance(request, {}, [&](const v1::RebalanceStatus& now) {
+        const std::string line = options.json ? ToJsonLine(now) : DescribeRebalance(now);
+        if (line != shown) written = WriteAll(STDOUT_FILENO, line);
+        shown = line;
+        const bool moves = now.state() == v1::RebalanceStatus::PLANNED ||
+                           now.state() == v1::RebalanceStatus::MOVING;
+        return written.ok() && moves && now.id() == started->id();
       });
   if (!written.ok()) return PrintLostOutput(written);
   if (!status.ok()) return PrintAdminError(client, options, status);
@@ -103,6 +127,11 @@ int RunAdmin(AdminClient& client, const CliOptions& options) {
                            return DescribeExpertLoad(load, TerminalScreen::Size().num_columns,
                                                      TerminalGlyphs());
                          });
+    case CliCommand::kAdminPlacement:
+      return PrintAnswer(client, options, client.GetPlacement(admin.placement, call),
+                         DescribePlacement);
+    case CliCommand::kAdminRebalance:
+      return RunRebalance(client, options, call);
     case CliCommand::kAdminRequests:
       return PrintAnswer(client, options, client.GetRequests(admin.requests, call),
                          DescribeRequests);

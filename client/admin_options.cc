@@ -26,12 +26,13 @@ void AddUpdateFlags(CLI::App& command, AdminOptions& admin) {
       ->capture_default_str();
 }
 
-void AddLayerFlag(CLI::App& command, AdminOptions& admin) {
+template <typename Request>
+void AddLayerFlag(CLI::App& command, Request& request) {
   command
       .add_option_function<std::vector<int32_t>>(
           "--layer",
-          [&admin](const std::vector<int32_t>& layers) {
-            admin.experts.mutable_layers()->Add(layers.begin(), layers.end());
+          [&request](const std::vector<int32_t>& layers) {
+            request.mutable_layers()->Add(layers.begin(), layers.end());
           },
           "Of this layer only, numbered as in the model; may be repeated")
       ->allow_extra_args(false);
@@ -57,6 +58,24 @@ void AddRequestCommands(CLI::App& parent, CliOptions& options) {
   cancel.add_option("id", *admin.cancel.mutable_request_id(), "As `admin requests` shows it")
       ->required();
   AddTenantFlag(cancel, *admin.cancel.mutable_tenant(), "Only if it is of this tenant");
+}
+
+void AddPlacementCommands(CLI::App& parent, CliOptions& options) {
+  AdminOptions& admin = options.admin;
+  CLI::App& placement = AddCommand(parent, options, CliCommand::kAdminPlacement, "placement",
+                                   "Which ranks hold which experts");
+  AddLayerFlag(placement, admin.placement);
+  CLI::App& rebalance =
+      AddCommand(parent, options, CliCommand::kAdminRebalance, "rebalance",
+                 "Move experts so that ranks have even work; follows it to its end");
+  rebalance
+      .add_option_function<int32_t>(
+          "--replicas", [&admin](int32_t replicas) { admin.rebalance.set_replicas(replicas); },
+          "Copies beyond the first, in each layer (default 0)")
+      ->check(CLI::Range(0, 1'000'000));
+  rebalance.add_flag_callback(
+      "--force", [&admin] { admin.rebalance.set_force(true); },
+      "However little it gains; still not on too few tokens");
 }
 
 void AddServerCommands(CLI::App& parent, CliOptions& options) {
@@ -118,7 +137,8 @@ void AddAdmin(CLI::App& app, CliOptions& options) {
   AddUpdateFlags(watch, options.admin);
   CLI::App& experts = AddCommand(parent, options, CliCommand::kAdminExperts, "experts",
                                  "How the tokens were spread over the experts since the start");
-  AddLayerFlag(experts, options.admin);
+  AddLayerFlag(experts, options.admin.experts);
+  AddPlacementCommands(parent, options);
   AddRequestCommands(parent, options);
   AddServerCommands(parent, options);
   AddRoutingCommands(parent, options);
@@ -126,7 +146,7 @@ void AddAdmin(CLI::App& app, CliOptions& options) {
   CLI::App& top = AddCommand(app, options, CliCommand::kTop, "top",
                              "Live view of requests, rates, memory and the load of the experts");
   AddUpdateFlags(top, options.admin);
-  AddLayerFlag(top, options.admin);
+  AddLayerFlag(top, options.admin.experts);
 }
 
 }  // namespace gatehouse

@@ -20,6 +20,8 @@ struct AdminOptions {
   double interval_seconds = 1;       // watch, top
   int64_t max_updates = 0;           // watch, top; 0: until interrupted
   v1::GetExpertLoadRequest experts;  // experts, top
+  v1::GetPlacementRequest placement;
+  v1::RebalanceRequest rebalance;
   v1::GetRequestsRequest requests;
   v1::CancelRequestRequest cancel;
   v1::DrainRequest drain;

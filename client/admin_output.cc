@@ -114,6 +114,41 @@ std::string DescribeExpertLoad(const v1::ExpertLoad& load, int num_columns, Glyp
   return DescribeLayers(load, num_columns, glyphs);
 }
 
+std::string DescribePlacement(const v1::Placement& placement) {
+  if (placement.layers().empty()) return "no experts\n";
+  std::string text = "* : other ranks hold the expert, too\n";
+  for (const v1::LayerPlacement& layer : placement.layers()) {
+    std::vector<std::string> held(placement.ranks());
+    for (int e = 0; e < layer.experts_size(); ++e) {
+      const auto& ranks = layer.experts(e).ranks();
+      for (const int32_t rank : ranks) {
+        if (rank < 0 || rank >= placement.ranks()) continue;
+        held[rank] += absl::StrFormat(" %d%s", e, ranks.size() > 1 ? "*" : "");
+      }
+    }
+    for (int r = 0; r < placement.ranks(); ++r) {
+      text += absl::StrFormat("layer %-3d rank %-3d%s\n", layer.layer(), r, held[r]);
+    }
+  }
+  return text;
+}
+
+std::string DescribeRebalance(const v1::RebalanceStatus& s) {
+  std::string line =
+      absl::StrFormat("rebalance %d  %s", s.id(), v1::RebalanceStatus::State_Name(s.state()));
+  if (s.layers() > 0) {
+    line += absl::StrFormat("  %d of %d layers moved, %d experts copied", s.layers_moved(),
+                            s.layers(), s.expert_copies());
+  }
+  if (s.planned_imbalance() > 0) {
+    line += absl::StrFormat("  imbalance %.2f, planned %.2f", s.imbalance(), s.planned_imbalance());
+  }
+  if (s.obtained_imbalance() > 0)
+    line += absl::StrFormat(", obtained %.2f", s.obtained_imbalance());
+  if (!s.reason().empty()) line += "  " + TerminalSafe(s.reason());
+  return line + "\n";
+}
+
 std::string DescribeRequests(const v1::GetRequestsResponse& response) {
   if (response.requests().empty()) return "no requests\n";
   std::string text = absl::StrFormat("%-36s %-12s %-8s %-7s %10s %10s %10s\n", "id", "tenant",

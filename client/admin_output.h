@@ -15,6 +15,11 @@ std::string DescribeStatusLine(const v1::ServerStatus& status);
 // A line for each layer; of a single layer, a line for each expert.
 std::string DescribeExpertLoad(const v1::ExpertLoad& load, int num_columns, Glyphs glyphs);
 
+// A line for each layer and rank: the experts that it holds, copies marked.
+std::string DescribePlacement(const v1::Placement& placement);
+// One line.
+std::string DescribeRebalance(const v1::RebalanceStatus& status);
+
 std::string DescribeRequests(const v1::GetRequestsResponse& response);
 
 }  // namespace gatehouse

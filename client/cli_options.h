@@ -23,6 +23,8 @@ enum class CliCommand {
   kAdminStatus,  // from here on: of the operators' service
   kAdminWatch,
   kAdminExperts,
+  kAdminPlacement,
+  kAdminRebalance,
   kAdminRequests,
   kAdminCancel,
   kAdminDrain,

@@ -1,6 +1,7 @@
 """Several ranks in one process: the answers of one, experts that move while requests run, and what operators see."""
 import concurrent.futures
 import re
+import subprocess
 import time
 import unittest
 
@@ -8,7 +9,7 @@ import grpc
 from gatehouse.v1 import admin_pb2 as admin
 from gatehouse.v1 import inference_pb2 as pb
 
-from harness import HANG_SECONDS, Server, ServerTest, generate
+from harness import HANG_SECONDS, Server, ServerTest, generate, program
 
 NUM_RANKS = 4
 NUM_LAYERS, NUM_EXPERTS = 6, 16  # of models/demo, two experts a token
@@ -103,6 +104,22 @@ class RanksTest(ServerTest):
         for phase in "gather", "dispatch", "combine":
             self.assertEqual(sent[f'direction="sent",phase="{phase}"'], sent[f'direction="received",phase="{phase}"'])
             self.assertGreater(sent[f'direction="sent",phase="{phase}"'], 0)
+
+    def test_operators_see_and_move_experts_from_the_command_line(self):
+        shown = self.admin_command("placement", "--layer", "3")
+        self.assertEqual(len(shown.stdout.splitlines()), 1 + NUM_RANKS)
+        for rank in range(NUM_RANKS):
+            self.assertIn(f"layer 3   rank {rank}", shown.stdout)
+        moved = self.admin_command("rebalance", "--replicas", "1000")
+        self.assertEqual(moved.returncode, 1)
+        self.assertIn("replicas: got 1000", moved.stderr)
+        moved = self.admin_command("rebalance")
+        self.assertEqual(moved.returncode, 0, moved.stderr)
+        self.assertRegex(moved.stdout.splitlines()[-1], r"^rebalance \d+  (IDLE|ACTIVE)  .*")
+
+    def admin_command(self, *words):
+        return subprocess.run([program("gatehouse"), "admin", *words, "--target", self.server.ready["admin"]],
+                              capture_output=True, text=True, timeout=HANG_SECONDS)
 
     def test_what_cannot_be_is_refused_with_both_numbers(self):
         most = NUM_EXPERTS * (NUM_RANKS - 1)

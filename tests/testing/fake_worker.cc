@@ -61,8 +61,7 @@ RowSample ChooseByHash(uint64_t hash, int32_t vocab_size, const RowSampling& sam
 
 FakeWorker::FakeWorker(FakeWorkerOptions options)
     : options_(std::move(options)),
-      cache_(static_cast<size_t>(options_.num_ranks) * options_.num_blocks *
-             options_.block_tokens),
+      cache_(static_cast<size_t>(options_.num_ranks) * options_.num_blocks * options_.block_tokens),
       placements_(options_.num_moe_layers,
                   LinearPlacement(options_.num_experts, options_.num_ranks)) {}
 
