@@ -1,13 +1,15 @@
 """Start, cancel, deadline, slow readers, full queues, health, drain: how requests and servers end."""
 import concurrent.futures
+import os
 import queue
 import signal
 import subprocess
 import threading
 import unittest
+import unittest.mock
 
 import grpc
-from gatehouse.v1 import admin_pb2
+from gatehouse.v1 import admin_pb2, inference_pb2
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -215,6 +217,20 @@ class StartTest(unittest.TestCase):
         self.assertEqual(self.run_server("--model", str(DEMO_MODEL), "--max-sequences", "0")[0], 2)
         self.assertEqual(self.run_server("--no-such-flag")[0], 2)
         self.assertEqual(self.run_server("--model", str(DEMO_MODEL), "--listen", "0.0.0.0:0")[0], 2)
+
+    def test_an_instruction_set_is_forced_by_the_environment_or_refused_with_what_there_is(self):
+        with unittest.mock.patch.dict(os.environ, GATEHOUSE_ISA="avx9"):
+            code, text = self.run_server("--model", str(DEMO_MODEL))
+        self.assertEqual(code, 2, text)
+        self.assertEqual(len(text.splitlines()), 1, text)
+        self.assertIn('"avx9"', text)
+        with Server() as server:
+            best = server.stub.GetServerInfo(inference_pb2.GetServerInfoRequest()).isa
+            expected = generate(server, text_request())
+        self.assertIn(best, text)
+        with unittest.mock.patch.dict(os.environ, GATEHOUSE_ISA="portable"), Server() as server:
+            self.assertEqual(server.stub.GetServerInfo(inference_pb2.GetServerInfoRequest()).isa, "portable")
+            self.assertEqual(generate(server, text_request()).ids, expected.ids)
 
     def test_a_model_that_cannot_be_loaded_exits_with_3_and_one_line(self):
         code, text = self.run_server("--model", "/nonexistent", "--listen", "127.0.0.1:0",
