@@ -1,5 +1,5 @@
-// Our formats beside llama.cpp's of the same width: the demo model with each matrix rounded by
-// either rule and kept in f32, so that nothing but the rules differs.
+// Our formats beside llama.cpp's of the same width: the demo model and a golden checkpoint with
+// each matrix rounded by either rule and kept in f32, so that nothing but the rules differs.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <iostream>
+#include <random>
 
 #include "engine/lab/eval_run.h"
 #include "engine/model/checkpoint.h"
@@ -18,8 +19,6 @@
 
 namespace gatehouse {
 namespace {
-
-const std::string kDemo = GATEHOUSE_SOURCE_DIR "/models/demo";
 
 using Group = float[kQuantGroup];
 using Rule = std::function<void(Group& values)>;
@@ -64,10 +63,10 @@ Rule OurRule(WeightFormat format) {
 // All that --weights and --dense-weights reach but the head, which is the embedding here.
 bool IsRounded(const std::string& name) { return name.find("proj.weight") != std::string::npos; }
 
-void WriteRounded(const std::string& dir, const Rule& rule) {
-  const Checkpoint checkpoint = *Checkpoint::Open(kDemo);
+void WriteRounded(const std::string& model, const Rule& rule, const std::string& dir) {
+  const Checkpoint checkpoint = *Checkpoint::Open(model);
   TensorsToWrite tensors;
-  const TensorViews views = *FindTensors(checkpoint, *LoadModelConfig(kDemo));
+  const TensorViews views = *FindTensors(checkpoint, *LoadModelConfig(model));
   for (const auto& [name, view] : views) {
     TensorToWrite tensor{.dtype = "F32", .shape = {view.num_rows, view.num_cols}};
     if (name.find("norm") != std::string::npos) tensor.shape = {view.num_cols};
@@ -82,16 +81,20 @@ void WriteRounded(const std::string& dir, const Rule& rule) {
     }
     tensors[name] = std::move(tensor);
   }
-  for (const auto& file : std::filesystem::directory_iterator(kDemo)) {
+  for (const auto& file : std::filesystem::directory_iterator(model)) {
     if (file.path().extension() == ".json") std::filesystem::copy(file.path(), dir);
   }
   WriteFile(dir + "/model.safetensors",
             SafetensorsFileOf(SafetensorsHeader(tensors).dump(), SafetensorsData(tensors)));
 }
 
-TEST(WeightQualityTest, IsThatOfTheFormatsOfLlamaCpp) {
-  const EvaluatorOptions demo{.model_dir = kDemo};
-  const auto exact = *Evaluator::Create(demo);
+struct Divergence {  // KL of the rounded model's distributions from the exact ones
+  double int8, q8_0, int4, q4_0;
+};
+
+Divergence DivergenceOf(const std::string& model, const EvalTokens& tokens) {
+  const EvaluatorOptions options{.model_dir = model, .window = tokens.window};
+  const auto exact = *Evaluator::Create(options);
   const std::pair<const char*, Rule> rules[] = {{"int8", OurRule(WeightFormat::kInt8)},
                                                 {"q8_0", RoundQ8},
                                                 {"int4", OurRule(WeightFormat::kInt4)},
@@ -100,23 +103,40 @@ TEST(WeightQualityTest, IsThatOfTheFormatsOfLlamaCpp) {
   std::vector<EvalCase> cases;
   for (const auto& [name, rule] : rules) {
     const TempDir dir;
-    WriteRounded(dir.path(), rule);
-    narrow.push_back(*Evaluator::Create({.model_dir = dir.path()}));
+    WriteRounded(model, rule, dir.path());
+    narrow.push_back(*Evaluator::Create({.model_dir = dir.path(), .window = tokens.window}));
     cases.push_back({.name = name, .narrow = narrow.back().get()});
   }
-  const EvalTokens tokens =
-      *ReadTokenFile(GATEHOUSE_SOURCE_DIR "/models/validation.u16", 256, 4096);
-  EvalRunOptions options{.max_windows = 8};
-  options.exact_placement = LinearPlacement(exact->parts().model.moe.num_experts, 1);
-  const auto results = *RunEval(*exact, tokens, cases, options, [](int64_t) {});
+  EvalRunOptions run{.max_windows = 8};
+  run.exact_placement = LinearPlacement(exact->parts().model.moe.num_experts, 1);
+  const auto results = *RunEval(*exact, tokens, cases, run, [](int64_t) {});
   for (const EvalResult& result : results) {
     std::cout << result.name << ": loss " << result.loss << ", KL " << result.kl << "\n";
   }
-  EXPECT_GT(results[2].kl, 0);
+  return {results[1].kl, results[2].kl, results[3].kl, results[4].kl};
+}
+
+TEST(WeightQualityTest, IsThatOfTheFormatsOfLlamaCppOnTheDemoModel) {
+  const auto tokens = ReadTokenFile(GATEHOUSE_SOURCE_DIR "/models/validation.u16", 256, 4096);
+  const Divergence kl = DivergenceOf(GATEHOUSE_SOURCE_DIR "/models/demo", *tokens);
+  EXPECT_GT(kl.q8_0, 0);
   // So small that single tokens whose experts changed decide: 1.3 here, 0.7 of 16 windows, 0.9
   // of 32.
-  EXPECT_LT(results[1].kl, 1.5 * results[2].kl);
-  EXPECT_LT(results[3].kl, 1.1 * results[4].kl);
+  EXPECT_LT(kl.int8, 1.5 * kl.q8_0);
+  EXPECT_LT(kl.int4, 1.1 * kl.q4_0);
+}
+
+TEST(WeightQualityTest, IsThatOfTheFormatsOfLlamaCppOnAGoldenCheckpoint) {
+  constexpr int32_t kWindow = 100, kVocab = 517;
+  EvalTokens tokens{.window = kWindow};
+  std::mt19937 random(1);
+  for (int i = 0; i < 8 * (kWindow + 1); ++i) {
+    tokens.ids.push_back(static_cast<int32_t>(random() % kVocab));
+  }
+  const Divergence kl = DivergenceOf(GATEHOUSE_SOURCE_DIR "/tests/golden/plain_f32", tokens);
+  EXPECT_GT(kl.q8_0, 0);
+  EXPECT_LT(kl.int8, 1.1 * kl.q8_0);
+  EXPECT_LT(kl.int4, 1.1 * kl.q4_0);
 }
 
 }  // namespace
