@@ -7,6 +7,8 @@
 //   GFLOPps     2 * rows * outputs * inputs / time
 //   read_share  GBps / best read bandwidth;  fma_share  GFLOPps / best FMA rate
 //
+// SkewedFfn: 512 tokens, routed evenly and with one expert that gets half of the pairs.
+//
 //   kernels_bench --benchmark_filter=Gemm/bf16    GATEHOUSE_ISA=portable kernels_bench
 #include <benchmark/benchmark.h>
 
@@ -73,8 +75,10 @@ class KernelsBench {
                  2.0 * static_cast<double>(num_rows * num_outputs * num_inputs));
   }
 
-  // Model Q: 32 experts, 8 of them a token, hidden 1024, intermediate 512; uniform routing.
-  void ExpertFfn(benchmark::State& state, WeightFormat format, int64_t num_tokens) {
+  // Model Q: 32 experts, 8 of them a token, hidden 1024, intermediate 512; uniform routing, or one
+  // expert with half of the pairs.
+  void ExpertFfn(benchmark::State& state, WeightFormat format, int64_t num_tokens,
+                 bool half_on_one = false) {
     constexpr int kExperts = 32, kTopK = 8;
     constexpr int64_t kHidden = 1024, kIntermediate = 512;
     const std::vector<float> source = RandomFloats(kHidden * kIntermediate, 1);
@@ -91,7 +95,9 @@ class KernelsBench {
     std::mt19937 random(3);
     for (int32_t t = 0; t < num_tokens; ++t) {
       std::shuffle(ids.begin(), ids.end(), random);
-      for (int s = 0; s < kTopK; ++s) rows[ids[s]].push_back(t);
+      for (int s = 0; s < kTopK; ++s) {
+        rows[half_on_one && s % 2 == 0 ? 0 : ids[s]].push_back(t);
+      }
     }
     std::vector<int32_t> row_ids, expert_begin{0};
     int num_used = 0;
@@ -160,6 +166,16 @@ void Register(KernelsBench& bench) {
     for (const int64_t t : {1, 8, 32, 512}) {
       add("ExpertFfn/" + name + "/tokens:" + std::to_string(t),
           [=, &bench](benchmark::State& state) { bench.ExpertFfn(state, format, t); });
+    }
+  }
+  for (const WeightFormat format :
+       {WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt4}) {
+    for (const bool half_on_one : {false, true}) {
+      const std::string spread = half_on_one ? "half_on_one" : "even";
+      add("SkewedFfn/" + std::string(WeightFormatName(format)) + "/" + spread,
+          [=, &bench](benchmark::State& state) {
+            bench.ExpertFfn(state, format, 512, half_on_one);
+          });
     }
   }
 }
