@@ -7,6 +7,7 @@
         variables = monitored.variables(dashboard)
         monitored.series(resolve(target["expr"], variables))
 """
+import datetime
 import json
 import math
 import pathlib
@@ -131,7 +132,7 @@ class Monitored:
         self.server.admin.SetRoutingPolicy(admin.SetRoutingPolicyRequest(policy=bounds(0.75)))
         for mode in (pb.Routing.SHARED, pb.Routing.ISOLATED):  # the series of experts and modes begin
             generate(self.server, self._bounded_request(mode))
-        _wait_until(lambda: self.up() == 2, "two targets that are up")
+        _wait_until(lambda: self._value("count(up == 1)") == 2, "two targets that are up")
         self._tls_server.signal(signal.SIGHUP)
         self.start = time.time()
         loads = [self._send_load(seconds, self.server.target, "--rate", 2, "--max-in-flight", 2, "--seed", seed, "--mode",
@@ -148,9 +149,11 @@ class Monitored:
             if each.returncode != 0:
                 raise AssertionError(report)
         self._replay_a_shadow()
-        self.end = time.time() + SCRAPE_SECONDS
-        done = self.end + 2 * SCRAPE_SECONDS  # scraped and judged by the rules once more
-        _wait_until(lambda: time.time() > done, "the last scrape")
+        _wait_until(lambda: self._value('count(gatehouse_reloads_total{result="error"})'), "a reload that failed")
+        self.end = time.time() + SCRAPE_SECONDS  # a range has a point a step: one of them sees that reload
+        _wait_until(lambda: self._value("min(timestamp(up))") > self.end, "the last scrape")
+        scraped = time.time()
+        _wait_until(lambda: self._judged() > scraped, "the rules to be judged once more")
 
     @staticmethod
     def _send_load(seconds, target, *flags):
@@ -185,9 +188,15 @@ class Monitored:
         request.routing.mode = mode
         return request
 
-    def up(self):
-        found = self.api("query", query="count(up == 1)")["data"]["result"]
-        return int(found[0]["value"][1]) if found else 0
+    def _value(self, expr):
+        """Of one number now; 0 while there is none."""
+        found = self.api("query", query=expr)["data"]["result"]
+        return float(found[0]["value"][1]) if found else 0
+
+    def _judged(self):
+        """When the group of rules that waits longest was evaluated."""
+        return min(datetime.datetime.fromisoformat(group["lastEvaluation"]).timestamp()
+                   for group in self.api("rules")["data"]["groups"])
 
     def api(self, path, **parameters):
         url = f"{self.base}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
