@@ -5,6 +5,7 @@
 
 #include "engine/engine_loop.h"
 #include "engine/loaded_model.h"
+#include "engine/remote_ranks.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {
@@ -20,9 +21,10 @@ HashKey RandomKey() {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& config,
                                                        Backends backends, const Clock& clock,
-                                                       StepObserver& observer) {
-  const auto num_ranks = static_cast<int>(backends.size());
-  GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(config, std::move(backends)));
+                                                       StepObserver& observer,
+                                                       RemoteRanks* others) {
+  const int num_ranks = static_cast<int>(backends.size()) + config.num_other_ranks;
+  GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(config, std::move(backends), others));
   const RequestLimits limits{.vocab_size = model.description.vocab_size,
                              .max_context = model.config.scheduler.max_context,
                              .default_max_new_tokens = model.description.default_max_new_tokens};

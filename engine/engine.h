@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/chat_template/chat_template.h"
+#include "engine/comm/membership.h"
 #include "engine/engine_config.h"
 #include "engine/memory_plan.h"
 #include "engine/model/packed_cache_report.h"
@@ -31,6 +32,8 @@
 #include "kernels/base/clock.h"
 
 namespace gatehouse {
+
+class RemoteRanks;
 
 // What a client may know of the loaded model.
 struct ModelDescription {
@@ -70,6 +73,8 @@ struct EngineStatus {
   TimePoint last_step{};  // end of the last step, or start of the engine
   bool has_work = false;  // work is waiting or running: with an old last_step the engine is stalled
   bool draining = false;
+  Membership membership;  // of the ranks that run steps
+  std::string last_loss;  // why ranks had to form another group; empty: they never had
 };
 
 class Engine {
@@ -78,10 +83,12 @@ class Engine {
 
   // Loads the model and starts the loop. FAILED_PRECONDITION "<file>: <problem>, expected ..." when
   // the model cannot be loaded; RESOURCE_EXHAUSTED with the plan's numbers when it cannot fit.
-  // One back end for each rank of this process. `clock` and `observer` outlive the engine.
+  // One back end for each rank of this process; `others` (null: none) are those of other processes.
+  // `clock`, `observer` and `others` outlive the engine.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineConfig& config,
                                                         Backends backends, const Clock& clock,
-                                                        StepObserver& observer);
+                                                        StepObserver& observer,
+                                                        RemoteRanks* others = nullptr);
   virtual ~Engine() = default;  // drains at once: what runs is closed with UNAVAILABLE
 
   // INVALID_ARGUMENT (ValidateRequest), RESOURCE_EXHAUSTED (queue full), UNAVAILABLE (draining),

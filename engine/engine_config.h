@@ -62,6 +62,7 @@ struct RoutingOptions {
 };
 
 struct EngineConfig {
+  int num_other_ranks = 0;  // of the deployment, in other processes
   ModelOptions model;
   CacheOptions cache;
   SchedulerOptions scheduler;

@@ -9,6 +9,11 @@
 namespace gatehouse {
 namespace {
 
+// A step that fails so often in a row is not helped by being made again.
+constexpr int kMaxAbandoned = 8;
+// How long an idle engine may not see that a rank is lost or has come back.
+constexpr Duration kRanksPoll = std::chrono::milliseconds(100);
+
 // A request never outgrows the cache, so none can wait for blocks that do not exist.
 RequestLimits LimitsWithin(RequestLimits limits, const MemoryPlan& plan, int32_t block_tokens) {
   const int64_t cache_tokens = plan.num_kv_blocks * block_tokens;
@@ -71,6 +76,7 @@ EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& obse
       seeds_(std::random_device{}()),
       last_step_(clock.Now()),
       rebalancer_(worker_->placements()) {
+  status_.membership = worker_->membership();
   Publish();
   thread_ = std::thread([this] { Run(); });
 }
@@ -91,6 +97,7 @@ void EngineLoop::Run() {
     if (scheduler_.empty()) last_step_ = now;  // idle until now is not stalled
     Admit(TakeInbox(now));
     EndExpired(now);
+    if (worker_->needs_regroup() && !Regroup()) continue;
     AdvanceRebalance();
     if (!scheduler_.empty()) shadow_.Yield();
     const StepPlan& plan = scheduler_.Plan();
@@ -109,6 +116,7 @@ void EngineLoop::Run() {
 void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
   CollectSampling(plan);
   const absl::StatusOr<StepResult> result = worker_->Run(plan, sampling_);
+  if (Abandon(result.status())) return;
   const FinishedStep step{.plan = &plan,
                           .result = result.ok() ? &*result : nullptr,
                           .begin = begin,
@@ -131,6 +139,39 @@ void EngineLoop::RunStep(const StepPlan& plan, TimePoint begin) {
   last_step_ = step.end;
   completion_rate_.Add(num_ended_, step.end - begin);
   MeasureTenants(step.end - begin);
+}
+
+// Of a step in which a rank was lost nothing is left; what others have computed before is. True:
+// its sequences wait to be planned again.
+bool EngineLoop::Abandon(const absl::Status& status) {
+  if (!absl::IsUnavailable(status) || num_abandoned_ == kMaxAbandoned) {
+    num_abandoned_ = 0;
+    return false;
+  }
+  ++num_abandoned_;
+  last_loss_ = std::string(status.message());
+  scheduler_.Abandon();
+  return true;
+}
+
+// False: the ranks have formed no group, and no step can be made.
+bool EngineLoop::Regroup() {
+  const TimePoint begin = clock_.Now();
+  const absl::StatusOr<Regrouped> regrouped = worker_->Regroup();
+  if (!regrouped.ok()) {
+    last_loss_ = std::string(regrouped.status().message());
+    Publish();
+    return false;
+  }
+  const Membership& membership = regrouped->membership;
+  scheduler_.SetMembers(membership.members, regrouped->emptied);
+  observer_.OnRegroup(membership, ToSeconds(clock_.Now() - begin));
+  MutexLock lock(mutex_);
+  for (const int layer_idx : rebalancer_.SetMembers(membership)) {
+    worker_->Place(layer_idx, rebalancer_.placements()[layer_idx]);
+  }
+  status_.membership = membership;
+  return true;
 }
 
 // No observer hears of the step: it is nobody's, and an engine that runs it is idle.
@@ -245,8 +286,12 @@ void EngineLoop::ObserveStep(const FinishedStep& step) {
 bool EngineLoop::WaitForWork() {
   MutexLock lock(mutex_);
   while (!stopping_ && inbox_.empty() && scheduler_.empty() && !shadow_.has_work() &&
-         !rebalancer_.has_work()) {
-    work_.Wait(mutex_);
+         !rebalancer_.has_work() && !worker_->needs_regroup()) {
+    if (scheduler_.num_ranks() == 1) {
+      work_.Wait(mutex_);
+    } else {
+      work_.WaitFor(mutex_, kRanksPoll);
+    }
   }
   return !stopping_;
 }
@@ -269,6 +314,7 @@ void EngineLoop::Publish() {
   status_.num_kv_blocks_total = scheduler_.num_blocks();
   PublishTenants();
   status_.last_step = last_step_;
+  status_.last_loss = last_loss_;
   retry_after_ = completion_rate_.RetryAfter(status_.num_waiting);
   num_open_ -= std::exchange(num_ended_, 0);
   status_.has_work = num_open_ > 0;

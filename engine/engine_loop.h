@@ -97,7 +97,9 @@ class EngineLoop final : public Engine {
   void Admit(Inbox inbox);
   Inbox TakeInbox(TimePoint now) GATEHOUSE_EXCLUDES(mutex_);
   void EndExpired(TimePoint now);
+  bool Regroup() GATEHOUSE_EXCLUDES(mutex_);
   void AdvanceRebalance() GATEHOUSE_EXCLUDES(mutex_);
+  bool Abandon(const absl::Status& status);
   void RunStep(const StepPlan& plan, TimePoint begin);
   void RunShadowStep(TimePoint begin);
   void CollectSampling(const StepPlan& plan);
@@ -133,6 +135,8 @@ class EngineLoop final : public Engine {
   std::unordered_map<std::string, TenantProgress> tenant_progress_;  // of those with requests
   TimePoint last_step_;
   int32_t num_ended_ = 0;  // since the last Publish
+  int num_abandoned_ = 0;  // steps in a row
+  std::string last_loss_;
 
   mutable Mutex mutex_;
   CondVar work_;  // the inbox is not empty, or stopping_

@@ -1,12 +1,15 @@
 #include "engine/loaded_model.h"
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_format.h"
 #include "engine/cache/kv_cache.h"
-#include "engine/local_worker.h"
+#include "engine/comm/in_process.h"
+#include "engine/group_worker.h"
+#include "engine/local_rank.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/generation_config.h"
 #include "engine/model/layer_tensors.h"
@@ -185,10 +188,6 @@ absl::StatusOr<int32_t> MaxContextInForce(const SchedulerOptions& scheduler,
   return scheduler.max_context;
 }
 
-}  // namespace
-
-namespace {
-
 constexpr int kTracedRanks = 8;  // behind the chosen ones: what a reroute looks at by default
 
 TraceHeader TraceHeaderOf(const ModelConfig& model, const std::string& hash) {
@@ -200,11 +199,58 @@ TraceHeader TraceHeaderOf(const ModelConfig& model, const std::string& hash) {
           .num_ranked = std::min(top_k + kTracedRanks, model.moe.num_experts)};
 }
 
+// A rank without rows waits while another attends over a long context: a thread that is alive is
+// late, not lost.
+constexpr Duration kInProcessDeadline = std::chrono::minutes(10);
+
+JoinGroup InProcessJoin() {
+  const auto rendezvous = std::make_shared<InProcessRendezvous>(kInProcessDeadline);
+  return [rendezvous](const Membership& membership, int rank) {
+    return rendezvous->Join(membership, rank);
+  };
+}
+
+RankSettings SettingsOf(const LoadedParts& parts) {
+  const EngineConfig& config = parts.config;
+  return {.num_ranks = 1 + config.num_other_ranks,
+          .model_hash = parts.description.hash,
+          .expert_weight_format = parts.description.expert_weight_format,
+          .dense_weight_format = parts.description.dense_weight_format,
+          .kv_type = config.cache.kv_type,
+          .block_tokens = config.cache.block_tokens,
+          .kv_block_bytes = parts.memory_plan.kv_block_bytes,
+          .num_kv_blocks = parts.memory_plan.num_kv_blocks,
+          .max_sequences = config.scheduler.max_sequences,
+          .max_step_tokens = config.scheduler.max_step_tokens,
+          .max_context = config.scheduler.max_context};
+}
+
+// Those of this process first. Takes parts.ranks.
+absl::StatusOr<std::vector<std::unique_ptr<RankPeer>>> MakeRanks(LoadedParts& parts,
+                                                                 RemoteRanks* others) {
+  GATEHOUSE_CHECK(others == nullptr || parts.ranks.size() == 1) << parts.ranks.size() << " ranks";
+  JoinGroup join;
+  if (others != nullptr) {
+    join = others->join();
+  } else if (parts.ranks.size() > 1) {
+    join = InProcessJoin();
+  }
+  std::vector<std::unique_ptr<RankPeer>> ranks;
+  for (RankParts& rank : parts.ranks) {
+    ranks.push_back(std::make_unique<LocalRank>(static_cast<int>(ranks.size()), std::move(rank),
+                                                parts.model.num_moe_layers(), join));
+  }
+  if (others == nullptr) return ranks;
+  GATEHOUSE_ASSIGN_OR_RETURN(auto remote, others->Start(SettingsOf(parts)));
+  for (auto& rank : remote) ranks.push_back(std::move(rank));
+  return ranks;
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested, Backends backends) {
   GATEHOUSE_CHECK(!backends.empty());
-  const auto num_ranks = static_cast<int>(backends.size());
+  const int num_ranks = static_cast<int>(backends.size()) + requested.num_other_ranks;
   Backend& packer = *backends[0];
   const std::string& dir = requested.model.model_dir;
   LoadedParts loaded{.config = requested};
@@ -230,9 +276,10 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested, Backends ba
   const int64_t rope_bytes = shape.num_positions * shape.rotary_dim * int64_t{sizeof(float)};
   const int64_t rank_bytes =
       Transformer::WorkspaceBytes(shape) + static_cast<int64_t>(scratch_bytes);
-  GATEHOUSE_ASSIGN_OR_RETURN(loaded.memory_plan,
-                             PlanFor(loaded.config, model, num_ranks * rank_bytes + rope_bytes, kv,
-                                     weight_bytes, backends));
+  GATEHOUSE_ASSIGN_OR_RETURN(
+      loaded.memory_plan,
+      PlanFor(loaded.config, model, static_cast<int64_t>(backends.size()) * rank_bytes + rope_bytes,
+              kv, weight_bytes, backends));
 
   std::optional<PackedCache> cache =
       OpenCache(requested.model, *checkpoint, NameFormats(tensors, formats), packer);
@@ -252,6 +299,7 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested, Backends ba
   }
   loaded.description = Describe(dir, model, generation, NameFormats(tensors, formats));
   loaded.description.hash = HashModel(model, views);
+  checkpoint->DropPages();  // which the hash has read again
   if (cache) loaded.description.packed_cache = cache->Finish();
   loaded.description.warnings = WarningsOf(*checkpoint, model, generation);
   loaded.description.has_chat_template = loaded.chat_template != nullptr;
@@ -259,27 +307,30 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested, Backends ba
   return loaded;
 }
 
-absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends) {
+absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends,
+                                      RemoteRanks* others) {
   GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backends)));
-  LoadedModel loaded{.config = parts.config};
-  const std::string hash = parts.description.hash;
-  loaded.description = std::move(parts.description);
-  loaded.memory_plan = parts.memory_plan;
-  loaded.tokenizer = std::move(parts.tokenizer);
-  loaded.chat_template = std::move(parts.chat_template);
   std::unique_ptr<RouteRecorder> recorder;
   if (!config.trace.file.empty()) {
     GATEHOUSE_ASSIGN_OR_RETURN(
-        recorder, RouteRecorder::Create(config.trace, TraceHeaderOf(parts.model, hash)));
+        recorder,
+        RouteRecorder::Create(config.trace, TraceHeaderOf(parts.model, parts.description.hash)));
   }
-  const ExpertPlacement placement =
-      LinearPlacement(parts.model.moe.num_experts, static_cast<int>(parts.ranks.size()));
-  loaded.worker = std::make_unique<LocalWorker>(LocalWorkerParts{
-      .ranks = std::move(parts.ranks),
+  GATEHOUSE_ASSIGN_OR_RETURN(auto ranks, MakeRanks(parts, others));
+  const auto num_ranks = static_cast<int>(ranks.size());
+  const auto num_moe_layers = static_cast<size_t>(parts.model.num_moe_layers());
+  auto worker = std::make_unique<GroupWorker>(GroupWorkerParts{
+      .ranks = std::move(ranks),
       .cost = std::move(parts.cost),
       .recorder = std::move(recorder),
-      .placements = {static_cast<size_t>(parts.model.num_moe_layers()), placement}});
-  return loaded;
+      .placements = {num_moe_layers, LinearPlacement(parts.model.moe.num_experts, num_ranks)}});
+  if (worker->needs_regroup()) GATEHOUSE_RETURN_IF_ERROR(worker->Regroup().status());
+  return LoadedModel{.config = std::move(parts.config),
+                     .description = std::move(parts.description),
+                     .memory_plan = parts.memory_plan,
+                     .tokenizer = std::move(parts.tokenizer),
+                     .chat_template = std::move(parts.chat_template),
+                     .worker = std::move(worker)};
 }
 
 }  // namespace gatehouse

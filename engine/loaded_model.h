@@ -14,6 +14,7 @@
 #include "engine/model/step_cost.h"
 #include "engine/model/transformer.h"
 #include "engine/rank.h"
+#include "engine/remote_ranks.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "engine/worker.h"
 #include "kernels/backend.h"
@@ -46,9 +47,11 @@ struct LoadedModel {
 // <problem>, expected
 // ..." for a model that cannot be loaded; RESOURCE_EXHAUSTED with numbers for one that cannot fit;
 // INVALID_ARGUMENT for a configuration that the model cannot honour.
-// One back end a rank; the first packs the weights.
+// One back end a rank of this process; the first packs the weights.
 absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& config, Backends backends);
-// The same with a worker that owns them.
-absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends);
+// The same with a worker that owns them. `others` (null: none) are ranks of other processes, for
+// config.num_other_ranks of which it waits; then this process has one.
+absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends,
+                                      RemoteRanks* others = nullptr);
 
 }  // namespace gatehouse

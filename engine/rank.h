@@ -11,6 +11,7 @@
 #include "engine/cache/kv_cache.h"
 #include "engine/model/transformer.h"
 #include "engine/moe/dispatcher.h"
+#include "engine/moe/exchange_call.h"
 #include "engine/moe/route_plan.h"
 #include "engine/moe/step_routing.h"
 #include "engine/rank_slice.h"
@@ -29,6 +30,7 @@ struct RankResult {
   std::vector<uint8_t> row_failed;  // [own rows]
   std::vector<RowSample> samples;   // one for each of slice.logit_rows
   std::vector<RoutePlan> routes;    // one a MoE layer, of all rows of the step
+  RankExchanges exchanges;          // empty: there is one rank
 };
 
 class Rank {

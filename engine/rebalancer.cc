@@ -35,7 +35,7 @@ double Sum(std::span<const double> values) {
 }  // namespace
 
 Rebalancer::Rebalancer(std::vector<ExpertPlacement> placements)
-    : placements_(std::move(placements)) {
+    : wanted_(std::move(placements)), placements_(wanted_) {
   if (placements_.empty()) return;
   auto forecast =
       LoadForecast::Make(static_cast<int>(placements_.size()), placements_.front().num_experts());
@@ -47,6 +47,10 @@ absl::Status Rebalancer::Request(const RebalanceOptions& options) {
   if (!forecast_) return absl::FailedPreconditionError("the model has no experts to move");
   if (num_ranks() == 1) {
     return absl::FailedPreconditionError("the server has one rank: experts have nowhere to move");
+  }
+  if (!lost_ranks_.empty()) {
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "rank %d is lost: experts can be moved when it is back", lost_ranks_.front()));
   }
   if (has_work()) {
     return absl::FailedPreconditionError(absl::StrFormat("rebalance %d is under way", status_.id));
@@ -78,6 +82,31 @@ void Rebalancer::OnStep(std::span<const LayerLoad> loads) {
     for (size_t e = 0; e < tokens.size(); ++e) loads_since_[c][e] += static_cast<double>(tokens[e]);
   }
   Judge();
+}
+
+std::vector<int> Rebalancer::SetMembers(const Membership& membership) {
+  lost_ranks_.clear();
+  for (int r = 0; r < membership.num_ranks; ++r) {
+    if (!membership.has(r)) lost_ranks_.push_back(r);
+  }
+  if (!lost_ranks_.empty()) {
+    if (has_work()) {
+      status_.state = RebalanceState::kIdle;
+      status_.reason = absl::StrFormat("rank %d was lost", lost_ranks_.front());
+    }
+    is_judged_ = true;  // what was predicted was of all ranks
+  }
+  std::vector<int> changed;
+  for (size_t l = 0; l < wanted_.size(); ++l) {
+    ExpertPlacement placement = PlacementAmong(wanted_[l], membership.members);
+    if (placement.copy_begin == placements_[l].copy_begin &&
+        placement.copy_devices == placements_[l].copy_devices) {
+      continue;
+    }
+    placements_[l] = std::move(placement);
+    changed.push_back(static_cast<int>(l));
+  }
+  return changed;
 }
 
 std::optional<int> Rebalancer::Advance() {
@@ -125,7 +154,8 @@ void Rebalancer::EndPlan() {
 std::optional<int> Rebalancer::MoveLayer() {
   const int change_idx = moves_back_ ? --status_.num_moved : status_.num_moved++;
   Change& change = changes_[change_idx];
-  std::swap(placements_[change.layer_idx], change.other);
+  std::swap(wanted_[change.layer_idx], change.other);
+  placements_[change.layer_idx] = wanted_[change.layer_idx];  // nobody is lost
   if (moves_back_ && status_.num_moved == 0) {
     status_.state = RebalanceState::kRolledBack;
   } else if (!moves_back_ && status_.num_moved == status_.num_layers) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/comm/membership.h"
 #include "engine/moe/expert_placement.h"
 #include "engine/moe/load_forecast.h"
 #include "engine/moe/rebalance.h"
@@ -30,7 +31,8 @@ class Rebalancer {
   // One placement for each MoE layer, all of the same ranks.
   explicit Rebalancer(std::vector<ExpertPlacement> placements);
 
-  // FAILED_PRECONDITION: there is one rank or no MoE layer, or a rebalance is under way.
+  // FAILED_PRECONDITION: there is one rank or no MoE layer, a rank is lost, or a rebalance is under
+  // way.
   // INVALID_ARGUMENT: num_replicas, with both numbers.
   absl::Status Request(const RebalanceOptions& options);
   void OnStep(std::span<const LayerLoad> loads);  // one a MoE layer
@@ -39,6 +41,10 @@ class Rebalancer {
   bool has_work() const {
     return status_.state == RebalanceState::kPlanned || status_.state == RebalanceState::kMoving;
   }
+  // Ranks are lost or have come back: experts whose ranks are all lost go to others, until theirs
+  // are back. A rebalance that is under way ends where it stands. The layers whose placement is
+  // another from now on.
+  std::vector<int> SetMembers(const Membership& membership);
   // At a step border: plans, or changes, one layer. The index of a layer whose placement is another
   // from now on.
   std::optional<int> Advance();
@@ -59,7 +65,9 @@ class Rebalancer {
   void Judge();
 
   const RebalancePolicy policy_;
-  std::vector<ExpertPlacement> placements_;
+  std::vector<ExpertPlacement> wanted_;      // of all ranks
+  std::vector<ExpertPlacement> placements_;  // the same among those that are there
+  std::vector<int> lost_ranks_;
   std::optional<LoadForecast> forecast_;  // none: no MoE layer
   RebalanceOptions options_;
   RebalanceStatus status_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/comm/membership.h"
 #include "engine/model/step_cost.h"
 #include "engine/moe/exchange_call.h"
 #include "engine/moe/route_plan.h"
@@ -75,6 +76,8 @@ class StepObserver {
   virtual void OnFirstToken(double time_to_first_token_seconds) = 0;
   virtual void OnRequestEnd(const RequestStats& stats) = 0;
   virtual void OnShadow(const ShadowStats& /*stats*/) {}
+  // Ranks have formed another group, which took so long: some were lost, or have come back.
+  virtual void OnRegroup(const Membership& /*membership*/, double /*seconds*/) {}
 };
 
 }  // namespace gatehouse

@@ -127,6 +127,19 @@ void WriteEngine(const Engine& engine, TimePoint now, v1::ServerStatus& status) 
   status.set_retry_after_seconds(ToSeconds(engine.RetryAfter(/*tenant=*/"")));
 }
 
+void WriteRanks(const EngineStatus& from, bool serving, v1::ServerStatus& status) {
+  for (int r = 0; r < from.membership.num_ranks; ++r) {
+    v1::RankStatus& rank = *status.add_ranks();
+    rank.set_rank(r);
+    rank.set_serving(serving && from.membership.has(r));
+    if (from.membership.has(r)) continue;
+    status.add_degraded(
+        absl::StrFormat("rank %d is lost, epoch %d (the last time a step failed: %s)", r,
+                        from.membership.epoch, from.last_loss));
+  }
+  status.set_epoch(from.membership.epoch);
+}
+
 }  // namespace
 
 AdminService::AdminService(AdminParts parts, const ServerFacts& facts, const ServerConfig& config)
@@ -170,14 +183,10 @@ v1::ServerStatus AdminService::Status() const {
   WriteTotals(parts_.metrics.Totals(), *status.mutable_totals());
   const RecentWork recent = parts_.rates.Read();
   WriteThroughput(recent, *status.mutable_throughput());
-  for (int r = 0; r < facts_.num_ranks; ++r) {
-    v1::RankStatus& rank = *status.add_ranks();
-    rank.set_rank(r);
-    rank.set_serving(health.serving());
-  }
   const Engine* engine = parts_.state.engine();
   if (engine == nullptr) return status;
   WriteEngine(*engine, now, status);
+  WriteRanks(engine->Status(), health.serving(), status);
   if (recent.work.num_steps > 0 && recent.window_seconds > 0) {
     WriteRoofline(recent, *status.mutable_roofline());
   }

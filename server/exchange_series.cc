@@ -14,6 +14,9 @@ constexpr Metric kBytes{"gatehouse_alltoall_bytes_total", "Bytes between ranks; 
 constexpr Metric kRankTokens{"gatehouse_expert_rank_tokens_total", "Tokens that the experts of a rank computed, once for each expert."};  // rank
 constexpr Metric kRankWait{"gatehouse_rank_wait_seconds_total", "Time that a rank waited for others: the slowest waits least."};  // rank
 constexpr Metric kRankUp{"gatehouse_rank_up", "1 while the rank takes part in steps."};                                           // rank
+constexpr Metric kRankLosses{"gatehouse_rank_losses_total", "Groups that went on without the rank that had been in the last."};   // rank
+constexpr Metric kEpoch{"gatehouse_group_epoch", "Groups that the ranks have formed: it rises when one is lost or comes back."};
+constexpr Metric kRegroup{"gatehouse_regroup_duration_seconds", "Time without steps while ranks formed a new group."};
 // clang-format on
 
 const prometheus::Histogram::BucketBoundaries& Buckets() {
@@ -29,6 +32,10 @@ prometheus::Family<prometheus::Counter>& Counters(const Metric& metric,
                                                   prometheus::Registry& registry) {
   return prometheus::BuildCounter().Name(metric.name).Help(metric.help).Register(registry);
 }
+prometheus::Family<prometheus::Gauge>& Gauges(const Metric& metric,
+                                              prometheus::Registry& registry) {
+  return prometheus::BuildGauge().Name(metric.name).Help(metric.help).Register(registry);
+}
 prometheus::Family<prometheus::Histogram>& Histograms(const Metric& metric,
                                                       prometheus::Registry& registry) {
   return prometheus::BuildHistogram().Name(metric.name).Help(metric.help).Register(registry);
@@ -36,32 +43,44 @@ prometheus::Family<prometheus::Histogram>& Histograms(const Metric& metric,
 
 }  // namespace
 
-void ExchangeSeries::Register(size_t num_ranks) {
+ExchangeSeries::ExchangeSeries(const Membership& membership, prometheus::Registry& registry) {
+  if (membership.num_ranks == 1) return;
   for (int i = 0; i < kNumExchangePhases; ++i) {
     const std::string phase(kExchangePhaseNames[i]);
     const prometheus::Labels labels = {{"phase", phase}, {"backend", "in_process"}};
-    auto& bytes = Counters(kBytes, registry_);
-    phases_[i] = {.duration = &Histograms(kDuration, registry_).Add(labels, Buckets()),
-                  .wait = &Histograms(kWait, registry_).Add(labels, Buckets()),
+    auto& bytes = Counters(kBytes, registry);
+    phases_[i] = {.duration = &Histograms(kDuration, registry).Add(labels, Buckets()),
+                  .wait = &Histograms(kWait, registry).Add(labels, Buckets()),
                   .sent = &bytes.Add({{"phase", phase}, {"direction", "sent"}}),
                   .received = &bytes.Add({{"phase", phase}, {"direction", "received"}})};
   }
-  for (size_t r = 0; r < num_ranks; ++r) {
+  for (int r = 0; r < membership.num_ranks; ++r) {
     const prometheus::Labels labels = {{"rank", std::to_string(r)}};
-    ranks_.push_back({.tokens = &Counters(kRankTokens, registry_).Add(labels),
-                      .wait_seconds = &Counters(kRankWait, registry_).Add(labels)});
-    prometheus::BuildGauge()
-        .Name(kRankUp.name)
-        .Help(kRankUp.help)
-        .Register(registry_)
-        .Add(labels)
-        .Set(1);
+    ranks_.push_back({.tokens = &Counters(kRankTokens, registry).Add(labels),
+                      .wait_seconds = &Counters(kRankWait, registry).Add(labels),
+                      .up = &Gauges(kRankUp, registry).Add(labels),
+                      .losses = &Counters(kRankLosses, registry).Add(labels)});
   }
+  epoch_ = &Gauges(kEpoch, registry).Add({});
+  regroup_ = &Histograms(kRegroup, registry).Add({}, Buckets());
+  SetMembership(membership);
+}
+
+void ExchangeSeries::SetMembership(const Membership& membership) {
+  for (int r = 0; r < membership.num_ranks; ++r) {
+    const double up = membership.has(r) ? 1 : 0;
+    if (up < ranks_[r].up->Value()) ranks_[r].losses->Increment();
+    ranks_[r].up->Set(up);
+  }
+  epoch_->Set(static_cast<double>(membership.epoch));
+}
+
+void ExchangeSeries::OnRegroup(const Membership& membership, double seconds) {
+  SetMembership(membership);
+  regroup_->Observe(seconds);
 }
 
 void ExchangeSeries::OnStep(std::span<const RankExchanges> ranks) {
-  if (ranks.empty()) return;
-  if (ranks_.empty()) Register(ranks.size());
   for (size_t r = 0; r < ranks.size(); ++r) {
     ranks_[r].tokens->Increment(static_cast<double>(ranks[r].num_computed));
     for (const ExchangeCall& call : ranks[r].calls) {

@@ -1,7 +1,7 @@
 // The metrics of what ranks exchange (engine/moe/exchange_call.h): names, help and labels stand in
-// the table of exchange_series.cc. They appear with the first step of several ranks.
+// the table of exchange_series.cc. Of one rank there are none.
 //
-// Owner: the model's series; OnStep is called by the engine loop alone.
+// Owner: the model's series; OnStep and OnRegroup are called by the engine loop alone.
 #pragma once
 
 #include <prometheus/counter.h>
@@ -15,14 +15,16 @@
 #include <string>
 #include <vector>
 
+#include "engine/comm/membership.h"
 #include "engine/moe/exchange_call.h"
 
 namespace gatehouse {
 
 class ExchangeSeries {
  public:
-  explicit ExchangeSeries(prometheus::Registry& registry) : registry_(registry) {}
+  ExchangeSeries(const Membership& membership, prometheus::Registry& registry);
   void OnStep(std::span<const RankExchanges> ranks);
+  void OnRegroup(const Membership& membership, double seconds);
 
  private:
   struct PhaseSeries {
@@ -34,13 +36,16 @@ class ExchangeSeries {
   struct RankSeries {
     prometheus::Counter* tokens = nullptr;
     prometheus::Counter* wait_seconds = nullptr;
+    prometheus::Gauge* up = nullptr;
+    prometheus::Counter* losses = nullptr;
   };
 
-  void Register(size_t num_ranks);
+  void SetMembership(const Membership& membership);
 
-  prometheus::Registry& registry_;
   std::array<PhaseSeries, kNumExchangePhases> phases_{};
-  std::vector<RankSeries> ranks_;  // empty: no step of several ranks yet
+  std::vector<RankSeries> ranks_;  // empty: there is one
+  prometheus::Gauge* epoch_ = nullptr;
+  prometheus::Histogram* regroup_ = nullptr;
 };
 
 }  // namespace gatehouse

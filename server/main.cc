@@ -266,7 +266,7 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   }
   engine = *std::move(loaded);
   LogModel(logger, *engine, ToSeconds(clock.Now() - start));
-  metrics.SetModel(engine->model(), limits);
+  metrics.SetModel(engine->model(), limits, engine->Status().membership);
 
   signals.Arm([&server] { (*server)->HurryDrain(); });
   const absl::Status serving = (*server)->Serve(*engine);

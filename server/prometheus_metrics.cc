@@ -129,8 +129,8 @@ struct PrometheusMetrics::QueueGauges {
 };
 
 struct PrometheusMetrics::ModelSeries {
-  ModelSeries(const ModelDescription& description, const MachineLimits& limits, int level,
-              prometheus::Registry& registry);
+  ModelSeries(const ModelDescription& description, const MachineLimits& limits,
+              const Membership& membership, int level, prometheus::Registry& registry);
 
   const std::string name;
   const int level;
@@ -156,7 +156,8 @@ struct PrometheusMetrics::ModelSeries {
 };
 
 PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
-                                            const MachineLimits& limits, int level,
+                                            const MachineLimits& limits,
+                                            const Membership& membership, int level,
                                             prometheus::Registry& registry)
     : name(description.name),
       level(level),
@@ -178,7 +179,7 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
       active_experts(CounterFamily(kActiveExperts, registry).Add({})),
       last_step(GaugeFamily(kLastStep, registry).Add({})),
       roofline(limits, {std::begin(kPhaseNames), std::end(kPhaseNames)}, registry),
-      exchanges(registry) {
+      exchanges(membership, registry) {
   for (int i = 0; i < kNumPriorities; ++i) {
     const prometheus::Labels labels = {{"model", name}, {"priority", kPriorityNames[i]}};
     queues[i] = {.running = &GaugeFamily(kRunning, registry).Add(labels),
@@ -209,7 +210,8 @@ PrometheusMetrics::PrometheusMetrics(const BuildDescription& build, std::optiona
 
 PrometheusMetrics::~PrometheusMetrics() = default;
 
-void PrometheusMetrics::SetModel(const ModelDescription& model, const MachineLimits& limits) {
+void PrometheusMetrics::SetModel(const ModelDescription& model, const MachineLimits& limits,
+                                 const Membership& membership) {
   GATEHOUSE_CHECK(owned_model_ == nullptr) << "one model a server";
   GaugeFamily(kModelInfo, *registry_)
       .Add({{"model", model.name},
@@ -219,7 +221,7 @@ void PrometheusMetrics::SetModel(const ModelDescription& model, const MachineLim
       .Set(1);
   const int64_t num_series = static_cast<int64_t>(model.moe_layers.size()) * model.num_experts;
   const int level = wanted_level_.value_or(num_series <= kMaxExpertSeries ? 2 : 1);
-  owned_model_ = std::make_unique<ModelSeries>(model, limits, level, *registry_);
+  owned_model_ = std::make_unique<ModelSeries>(model, limits, membership, level, *registry_);
   model_ = owned_model_.get();
 }
 
@@ -284,6 +286,10 @@ void PrometheusMetrics::SetQueueLimits(int32_t num_requests, int64_t num_tokens)
 
 void PrometheusMetrics::SetRoutingPolicyVersion(int64_t version) {
   GaugeFamily(kPolicyVersion, *registry_).Add({}).Set(static_cast<double>(version));
+}
+
+void PrometheusMetrics::OnRegroup(const Membership& membership, double seconds) {
+  if (ModelSeries* model = model_) model->exchanges.OnRegroup(membership, seconds);
 }
 
 void PrometheusMetrics::OnStep(const StepStats& stats) {

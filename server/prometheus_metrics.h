@@ -66,7 +66,8 @@ class PrometheusMetrics final : public StepObserver {
   ~PrometheusMetrics() override;
 
   // Limits of 0 were not measured.
-  void SetModel(const ModelDescription& model, const MachineLimits& limits = {});
+  void SetModel(const ModelDescription& model, const MachineLimits& limits = {},
+                const Membership& membership = AllRanks(1));
   void SetState(EngineState state);
   // Between steps: what an idle engine would otherwise leave at its last step's values.
   void SetStatus(const EngineStatus& status);
@@ -90,6 +91,7 @@ class PrometheusMetrics final : public StepObserver {
   void OnFirstToken(double time_to_first_token_seconds) override;
   void OnRequestEnd(const RequestStats& stats) override;
   void OnShadow(const ShadowStats& stats) override;
+  void OnRegroup(const Membership& membership, double seconds) override;
 
   std::string Scrape() const;  // Prometheus text format 0.0.4
 

@@ -45,6 +45,11 @@ RANK = row("Ranks", [
           "percentunit", [query(rate("gatehouse_rank_wait_seconds_total", SERVER, "rank"), "rank {{rank}}")], max=1),
     lines("Up", "Ranks that take part in steps.", "none",
           [query(f"sum by (instance) (gatehouse_rank_up{{{SERVER}}})", "{{instance}}")]),
+    lines("Losses", "How often a rank was lost, and how many groups there were: one more at each loss and each return.", "none",
+          [query(f"sum by (rank) (gatehouse_rank_losses_total{{{SERVER}}})", "losses of rank {{rank}}"),
+           query(f"max by (instance) (gatehouse_group_epoch{{{SERVER}}})", "group of {{instance}}")], width=12),
+    lines("Without steps", "Share of the time in which ranks formed a new group: nobody got a token.", "percentunit",
+          [query(rate("gatehouse_regroup_duration_seconds_sum", SERVER, "instance"), "{{instance}}")], width=12),
 ])
 
 

@@ -1,10 +1,11 @@
 // Moves rows between the ranks of a deployment. Every rank makes the same calls in the same order;
 // a call returns when this rank's part is done, and its send rows may then be written again.
 //
-// Owned by one rank, used by its thread. What can fail: UNAVAILABLE "rank 2 lost in epoch 5" on
-// every rank that is left, for this call and all later ones: the group has come to its end, and who
-// is left forms a new one. No call waits longer than the group's deadline. Counts that do not fit
-// are faults of ours and abort.
+// Ranks are the deployment's; one that is lost exchanges nothing, and its counts are 0. Owned by
+// one rank, used by its thread. What can fail: UNAVAILABLE "rank 2 lost in epoch 5" on every rank
+// that is left, for this call and all later ones: the group has come to its end, and who is left
+// forms a new one. No call waits longer than the group's deadline. Counts that do not fit are
+// faults of ours and abort.
 //
 //   rank 0 sends rows 4 | 0 2      rank 0 receives  0:4 | 1:7
 //   rank 1 sends rows 7 | -        rank 1 receives  0:0 0:2 | -
@@ -72,10 +73,13 @@ class Communicator {
  public:
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
-  virtual int size() const = 0;
+  virtual int size() const = 0;  // of the deployment
   virtual absl::Status AllToAll(const AllToAllArgs& args) = 0;
   virtual absl::Status AllGather(const AllGatherArgs& args) = 0;
   virtual absl::Status Barrier() = 0;
+  // Any thread: every call fails from now on, one that waits now too. The first loss is the one
+  // that they name.
+  virtual void Lose(int rank) = 0;
   virtual CommStats stats() const = 0;
 };
 

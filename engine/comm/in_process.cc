@@ -27,9 +27,10 @@ class InProcessGroup::Rank final : public Communicator {
   Rank(InProcessGroup& group, int rank) : group_(group), rank_(rank) {}
 
   int rank() const override { return rank_; }
-  int size() const override { return group_.options_.num_ranks; }
+  int size() const override { return group_.options_.membership.num_ranks; }
   CommStats stats() const override { return stats_; }
   absl::Status Barrier() override { return Meet(Meeting::kBarrier); }
+  void Lose(int rank) override { group_.Lose(rank); }
 
   absl::Status AllToAll(const AllToAllArgs& args) override {
     group_.posted_[rank_].all_to_all = &args;
@@ -41,7 +42,7 @@ class InProcessGroup::Rank final : public Communicator {
 
   absl::Status AllGather(const AllGatherArgs& args) override {
     group_.posted_[rank_].all_gather = &args;
-    stats_.bytes_sent += static_cast<int64_t>(args.send.size()) * (size() - 1);
+    stats_.bytes_sent += static_cast<int64_t>(args.send.size()) * (group_.num_members() - 1);
     return Move([&](int from) { Take(from, *group_.posted_[from].all_gather, args); });
   }
 
@@ -58,7 +59,7 @@ class InProcessGroup::Rank final : public Communicator {
   absl::Status Move(const TakeFrom& take_from) {
     GATEHOUSE_RETURN_IF_ERROR(Meet(Meeting::kBegin));
     const auto begin = std::chrono::steady_clock::now();
-    for (int from = 0; from < size(); ++from) take_from(from);
+    for (const int from : group_.options_.membership.members) take_from(from);
     stats_.move_seconds += SecondsSince(begin);
     group_.num_moving_.fetch_sub(1);
     absl::Status met = Meet(Meeting::kEnd);
@@ -100,9 +101,12 @@ class InProcessGroup::Rank final : public Communicator {
 };
 
 InProcessGroup::InProcessGroup(const InProcessOptions& options)
-    : options_(options), posted_(options.num_ranks), present_(options.num_ranks) {
-  GATEHOUSE_CHECK(options.num_ranks >= 1) << options.num_ranks << " ranks";
-  for (int r = 0; r < options.num_ranks; ++r) ranks_.push_back(std::make_unique<Rank>(*this, r));
+    : options_(options),
+      ranks_(options.membership.num_ranks),
+      posted_(options.membership.num_ranks),
+      present_(options.membership.num_ranks) {
+  GATEHOUSE_CHECK(num_members() >= 1) << num_members() << " members";
+  for (const int r : options.membership.members) ranks_.at(r) = std::make_unique<Rank>(*this, r);
 }
 
 InProcessGroup::~InProcessGroup() = default;
@@ -118,11 +122,12 @@ void InProcessGroup::Lose(int rank) {
 
 absl::Status InProcessGroup::StatusOfLoss() const {
   return absl::UnavailableError(
-      absl::StrFormat("rank %d lost in epoch %d", lost_rank_.load(), options_.epoch));
+      absl::StrFormat("rank %d lost in epoch %d", lost_rank_.load(), options_.membership.epoch));
 }
 
 int InProcessGroup::FirstMissing() const {
-  return static_cast<int>(std::find(present_.begin(), present_.end(), 0) - present_.begin());
+  const std::vector<int>& members = options_.membership.members;
+  return *std::find_if(members.begin(), members.end(), [&](int r) { return present_[r] == 0; });
 }
 
 absl::Status InProcessGroup::Meet(int rank, Meeting kind) {
@@ -132,9 +137,9 @@ absl::Status InProcessGroup::Meet(int rank, Meeting kind) {
     if (lost_rank_.load() >= 0) return StatusOfLoss();
     meeting = num_meetings_.load() + 1;
     present_[rank] = 1;
-    if (++num_present_ == options_.num_ranks) {
+    if (++num_present_ == num_members()) {
       num_present_ = 0;
-      if (kind == Meeting::kBegin) num_moving_.store(options_.num_ranks);
+      if (kind == Meeting::kBegin) num_moving_.store(num_members());
       std::fill(present_.begin(), present_.end(), 0);
       num_meetings_.store(meeting);
       met_.NotifyAll();
@@ -162,6 +167,16 @@ absl::Status InProcessGroup::WaitFor(uint64_t meeting) {
     met_.WaitFor(mutex_, left);
   }
   return absl::OkStatus();
+}
+
+std::shared_ptr<Communicator> InProcessRendezvous::Join(const Membership& membership, int rank) {
+  const MutexLock lock(mutex_);
+  if (group_ == nullptr || epoch_ != membership.epoch) {
+    epoch_ = membership.epoch;
+    group_ = std::make_shared<InProcessGroup>(
+        InProcessOptions{.membership = membership, .deadline = deadline_});
+  }
+  return {group_, &group_->rank(rank)};
 }
 
 }  // namespace gatehouse

@@ -33,6 +33,26 @@ ExpertPlacement RoundRobinPlacement(int num_experts, int num_devices) {
   return PlacementOf(devices, std::vector<double>(num_devices, 1));
 }
 
+ExpertPlacement PlacementAmong(const ExpertPlacement& placement, std::span<const int> members) {
+  GATEHOUSE_CHECK(!members.empty());
+  std::vector<std::vector<int32_t>> devices(placement.num_experts());
+  std::vector<int> num_held(placement.num_devices, 0);
+  for (int e = 0; e < placement.num_experts(); ++e) {
+    for (const int32_t d : placement.devices_of(e)) {
+      if (!std::binary_search(members.begin(), members.end(), d)) continue;
+      devices[e].push_back(d);
+      ++num_held[d];
+    }
+  }
+  for (auto& copies : devices) {
+    if (!copies.empty()) continue;
+    copies.push_back(*std::min_element(members.begin(), members.end(),
+                                       [&](int a, int b) { return num_held[a] < num_held[b]; }));
+    ++num_held[copies.front()];
+  }
+  return PlacementOf(devices, placement.throughput);
+}
+
 double PredictedImbalance(const ExpertPlacement& placement, std::span<const double> loads) {
   GATEHOUSE_CHECK(static_cast<int>(loads.size()) == placement.num_experts());
   std::vector<double> device_loads(placement.num_devices, 0);

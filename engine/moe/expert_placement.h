@@ -33,6 +33,11 @@ ExpertPlacement LinearPlacement(int num_experts, int num_devices);
 // together, part.
 ExpertPlacement RoundRobinPlacement(int num_experts, int num_devices);
 
+// The same with only the devices of `members` (ascending, at least one): copies on others are gone,
+// and an expert that had none elsewhere goes to the member that then has the fewest, the lowest
+// first. Devices keep their numbers.
+ExpertPlacement PlacementAmong(const ExpertPlacement& placement, std::span<const int> members);
+
 // The busiest device's load by its throughput over the mean of all devices; 1 without any load.
 // `loads` [num_experts], in any unit; copies of an expert share its load evenly, as rule R12 of
 // docs/routing.md does.

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "absl/strings/str_format.h"
+#include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
 
 namespace gatehouse {
@@ -124,6 +125,13 @@ void BlockTables::Index(Sequence& sequence) {
     }
     ++sequence.num_indexed_blocks;
   }
+}
+
+void BlockTables::Forget(int rank) {
+  Rank& forgotten = *ranks_[rank];
+  GATEHOUSE_CHECK(forgotten.pool.num_used() == 0)
+      << forgotten.pool.num_used() << " blocks are held";
+  for (int32_t id = 0; id < forgotten.pool.num_blocks(); ++id) forgotten.index.Forget(id);
 }
 
 // From the end, so that the beginning, which more prompts share, is the last to be evicted.

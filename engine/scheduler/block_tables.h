@@ -50,6 +50,8 @@ class BlockTables {
   void Shrink(Sequence& sequence, int32_t num_positions);
   // Full blocks that have been computed can be found from now on.
   void Index(Sequence& sequence);
+  // What is cached on a rank is gone: its memory is. No sequence holds a block of it.
+  void Forget(int rank);
   // Gives all back; the sequence is at position 0 again.
   void Free(Sequence& sequence);
 

@@ -1,6 +1,7 @@
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_format.h"
 #include "kernels/base/check.h"
@@ -38,10 +39,12 @@ Scheduler::Scheduler(const SchedulerSetup& setup)
                .num_blocks = setup.num_blocks,
                .block_tokens = setup.block_tokens,
                .hash_seed = setup.hash_seed}),
+      members_(setup.num_ranks),
       grid_{.block_tokens = setup.block_tokens,
             .max_chunk_tokens = std::max(setup.options.max_step_tokens - max_running_, 1),
             .secret = setup.routing_secret},
       prefill_budget_(setup.options.max_step_ms) {
+  std::iota(members_.begin(), members_.end(), 0);
   GATEHOUSE_CHECK(options_.max_step_tokens >= 1) << "max_step_tokens " << options_.max_step_tokens;
 }
 
@@ -140,6 +143,26 @@ std::span<const SequenceUpdate> Scheduler::Commit(const StepOutcome& outcome) {
     updates_.push_back(CommitSpan(i, outcome));
   }
   return updates_;
+}
+
+void Scheduler::Abandon() {
+  GATEHOUSE_CHECK(in_flight_);
+  in_flight_ = false;
+  for (const PlannedSpan& planned : planned_) {
+    planned.sequence->in_plan = false;
+    Preempt(*planned.sequence);
+  }
+}
+
+void Scheduler::SetMembers(const std::vector<int>& members, std::span<const int> emptied) {
+  GATEHOUSE_CHECK(!in_flight_ && !members.empty());
+  members_ = members;
+  const std::vector<Sequence*> running = running_;
+  for (Sequence* const sequence : running) {
+    const bool is_lost = std::find(emptied.begin(), emptied.end(), sequence->rank) != emptied.end();
+    if (is_lost) Preempt(*sequence);
+  }
+  for (const int r : emptied) blocks_.Forget(r);
 }
 
 SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcome) {

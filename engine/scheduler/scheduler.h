@@ -32,6 +32,7 @@
 //   Ranks     a sequence starts on the rank that has the least to compute and to hold with it, what
 //             the rank's cache has of it taken off; until it ends or is preempted it stays. Prompts
 //             on several ranks share a step's budget evenly, so that none waits for another.
+//             When a rank is lost, its sequences are preempted.
 //   Chunks    of a bounded prompt end where its mode says (row_routing.h): a sequence that does not
 //             come so far in what is left of the step sits out, but the first always gets there.
 //   Prefixes  full blocks that were computed are kept until their memory is needed. A sequence that
@@ -133,6 +134,14 @@ class Scheduler {
   // One update for each sequence of the plan, in its order; valid until the next Commit.
   std::span<const SequenceUpdate> Commit(const StepOutcome& outcome);
 
+  // Instead of Commit, where the step came to nothing and may be made again: what was in it waits,
+  // in its turn, and finds in the cache what earlier steps have computed.
+  void Abandon();
+  // Between Commit and Plan: no sequence runs on other ranks than these (ascending) from now on.
+  // The caches of `emptied` hold nothing: what ran on them is computed again. All that are not
+  // members are among them.
+  void SetMembers(const std::vector<int>& members, std::span<const int> emptied);
+
   // Blocks for steps that are not its own, while it is empty: they hold what was used least, or
   // nothing. All come back before it plans for a sequence again.
   std::vector<int32_t> Lend(int64_t num_tokens);
@@ -149,7 +158,9 @@ class Scheduler {
   int64_t num_cached_prompt_tokens() const { return num_cached_prompt_tokens_; }
   const BlockPool& block_pool(int rank = 0) const { return blocks_.pool(rank); }
   int num_ranks() const { return blocks_.num_ranks(); }
-  int32_t num_blocks() const { return num_ranks() * block_pool().num_blocks(); }
+  int32_t num_blocks() const {  // of the ranks that are there
+    return static_cast<int32_t>(members_.size()) * block_pool().num_blocks();
+  }
   int32_t num_used_blocks() const;
   int64_t max_sequence_tokens() const {
     return int64_t{block_pool().num_blocks()} * blocks_.block_tokens();
@@ -209,6 +220,7 @@ class Scheduler {
   const std::vector<int32_t> eos_token_ids_;
 
   BlockTables blocks_;
+  std::vector<int> members_;  // ranks that sequences run on, ascending
   const RoutingGrid grid_;
   PrefillBudget prefill_budget_;
   std::unordered_map<SequenceId, OpenRequest> requests_;  // by ticket

@@ -73,8 +73,8 @@ int64_t Scheduler::BlocksToKeep(int rank) const {
 bool Scheduler::Start(Sequence& sequence) {
   std::vector<std::pair<int64_t, int>> ranked;
   const std::vector<int64_t> loads = LoadOfRanks();
-  const bool is_choice = num_ranks() > 1;
-  for (int r = 0; r < num_ranks(); ++r) {
+  const bool is_choice = members_.size() > 1;
+  for (const int r : members_) {
     // It needs one block at least: this spares the look into the cache while memory is full.
     if (block_pool(r).num_free() <= BlocksToKeep(r)) continue;
     ranked.emplace_back(is_choice ? loads[r] - blocks_.CachedPositions(sequence, r) : 0, r);

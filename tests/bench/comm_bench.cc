@@ -18,7 +18,7 @@ constexpr Duration kDeadline = std::chrono::minutes(1);
 // Runs `body(comm)` on all ranks, the first of which is timed; it says when all are done.
 template <typename Body>
 void OnRanks(benchmark::State& state, int num_ranks, const Body& body) {
-  InProcessGroup group({.num_ranks = num_ranks, .deadline = kDeadline});
+  InProcessGroup group({.membership = AllRanks(num_ranks), .deadline = kDeadline});
   std::vector<std::thread> others;
   for (int r = 1; r < num_ranks; ++r) {
     others.emplace_back([&, r] {
@@ -27,7 +27,7 @@ void OnRanks(benchmark::State& state, int num_ranks, const Body& body) {
     });
   }
   for (auto _ : state) GATEHOUSE_CHECK(body(group.rank(0)));
-  group.Lose(0);
+  group.rank(0).Lose(0);
   for (std::thread& other : others) other.join();
 }
 

@@ -24,8 +24,12 @@ class InstantWorker final : public Worker {
     for (RowSample& sample : result.samples) sample.token_id = 7;
     return result;
   }
+  const Membership& membership() const override { return membership_; }
+  bool needs_regroup() const override { return false; }
+  absl::StatusOr<Regrouped> Regroup() override { return Regrouped{membership_, {}}; }
 
  private:
+  const Membership membership_ = AllRanks(1);
   const std::vector<ExpertPlacement> placements_;  // no experts
 };
 

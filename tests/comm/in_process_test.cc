@@ -65,7 +65,7 @@ struct Exchange {
 
 TEST(InProcessGroupTest, EveryByteComesFromWhomItShould) {
   for (const int num_ranks : {1, 2, 3, 8}) {
-    InProcessGroup group({.num_ranks = num_ranks, .deadline = kLong});
+    InProcessGroup group({.membership = AllRanks(num_ranks), .deadline = kLong});
     const Exchange even{num_ranks, 64, [](int, int) { return 5; }};
     const Exchange skewed{num_ranks, 24, [](int from, int to) { return from == 0 ? 9 * to : 0; }};
     const Exchange empty{num_ranks, 8, [](int, int) { return 0; }};
@@ -80,7 +80,7 @@ TEST(InProcessGroupTest, EveryByteComesFromWhomItShould) {
 }
 
 TEST(InProcessGroupTest, RowsStandAtAnyDistanceAndInAnyOrder) {
-  InProcessGroup group({.num_ranks = 2, .deadline = kLong});
+  InProcessGroup group({.membership = AllRanks(2), .deadline = kLong});
   RunOnRanks(group, 2, [](Communicator& comm) {
     std::vector<int16_t> rows(4 * 3);
     std::iota(rows.begin(), rows.end(), static_cast<int16_t>(100 * comm.rank()));
@@ -103,7 +103,7 @@ TEST(InProcessGroupTest, RowsStandAtAnyDistanceAndInAnyOrder) {
 
 TEST(InProcessGroupTest, GathersPartsOfDifferentLengths) {
   constexpr int kRanks = 4;
-  InProcessGroup group({.num_ranks = kRanks, .deadline = kLong});
+  InProcessGroup group({.membership = AllRanks(kRanks), .deadline = kLong});
   RunOnRanks(group, kRanks, [](Communicator& comm) {
     for (int round = 0; round < 100; ++round) {
       std::vector<int64_t> begin{0};
@@ -122,7 +122,7 @@ TEST(InProcessGroupTest, GathersPartsOfDifferentLengths) {
 }
 
 TEST(InProcessGroupTest, CountsWhatGoesToOthersOnly) {
-  InProcessGroup group({.num_ranks = 2, .deadline = kLong});
+  InProcessGroup group({.membership = AllRanks(2), .deadline = kLong});
   const Exchange exchange{2, 16, [](int from, int to) { return from == to ? 10 : 1 + from; }};
   RunOnRanks(group, 2, [&](Communicator& comm) { exchange.Run(comm, 0); });
   EXPECT_EQ(group.rank(0).stats().bytes_sent, 16);
@@ -133,7 +133,7 @@ TEST(InProcessGroupTest, CountsWhatGoesToOthersOnly) {
 }
 
 TEST(InProcessGroupTest, ARankThatDoesNotComeIsNamedByAll) {
-  InProcessGroup group({.num_ranks = 3, .epoch = 5, .deadline = kShort});
+  InProcessGroup group({.membership = AllRanks(3, 5), .deadline = kShort});
   RunOnRanks(group, 3, [](Communicator& comm) {
     if (comm.rank() == 1) return;
     for (int i = 0; i < 2; ++i) {  // and it stays so
@@ -146,11 +146,11 @@ TEST(InProcessGroupTest, ARankThatDoesNotComeIsNamedByAll) {
 }
 
 TEST(InProcessGroupTest, ALossWakesThoseWhoWait) {
-  InProcessGroup group({.num_ranks = 3, .epoch = 2, .deadline = kLong});
+  InProcessGroup group({.membership = AllRanks(3, 2), .deadline = kLong});
   RunOnRanks(group, 3, [&](Communicator& comm) {
     if (comm.rank() == 2) {
-      group.Lose(2);
-      group.Lose(0);  // the first counts
+      comm.Lose(2);
+      comm.Lose(0);  // the first counts
       return;
     }
     EXPECT_EQ(comm.AllGather({.receive_begin = std::vector<int64_t>(4)}).message(),
@@ -161,7 +161,7 @@ TEST(InProcessGroupTest, ALossWakesThoseWhoWait) {
 // Whatever was posted and is freed when a call fails, nobody reads any more: AddressSanitizer's.
 TEST(InProcessGroupTest, RanksThatAreLostAmidMovesLeaveNothingBehind) {
   for (int round = 0; round < 50; ++round) {
-    InProcessGroup group({.num_ranks = 4, .deadline = kLong});
+    InProcessGroup group({.membership = AllRanks(4), .deadline = kLong});
     RunOnRanks(group, 4, [&](Communicator& comm) {
       std::mt19937 random(round * 4 + comm.rank());
       const int last = comm.rank() == 3 ? static_cast<int>(random() % 20) : 1000;
@@ -174,9 +174,35 @@ TEST(InProcessGroupTest, RanksThatAreLostAmidMovesLeaveNothingBehind) {
         EXPECT_EQ(status.message(), "rank 3 lost in epoch 0");
         return;
       }
-      group.Lose(3);
+      comm.Lose(3);
     });
   }
+}
+
+// Ranks keep their numbers; the one that is lost sends nothing and nothing is sent to it.
+TEST(InProcessGroupTest, MembersOfAnEpochMeetWithoutTheLost) {
+  InProcessRendezvous rendezvous(kLong);
+  const Membership all = AllRanks(3), two = {.epoch = 1, .num_ranks = 3, .members = {0, 2}};
+  const auto stale = rendezvous.Join(all, 0);
+  const std::shared_ptr<Communicator> zero = rendezvous.Join(two, 0);
+  const std::shared_ptr<Communicator> other = rendezvous.Join(two, 2);
+  stale->Lose(1);  // of another epoch
+  const std::vector<int64_t> begin = {0, 4, 4, 8};
+  const auto gather = [&](Communicator& comm) {
+    const int32_t own = 10 + comm.rank();
+    std::vector<int32_t> all_of_them(2);
+    EXPECT_EQ(comm.size(), 3);
+    EXPECT_TRUE(comm.AllGather({.send = std::as_bytes(std::span(&own, 1)),
+                                .receive = std::as_writable_bytes(std::span(all_of_them)),
+                                .receive_begin = begin})
+                    .ok());
+    EXPECT_THAT(all_of_them, testing::ElementsAre(10, 12));
+    EXPECT_EQ(comm.stats().bytes_sent, 4);
+    EXPECT_EQ(comm.stats().bytes_received, 4);
+  };
+  std::thread thread([&] { gather(*other); });
+  gather(*zero);
+  thread.join();
 }
 
 }  // namespace

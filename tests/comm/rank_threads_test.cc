@@ -15,7 +15,7 @@ namespace {
 TEST(RankThreadsTest, EveryRankRunsOnceOnAThreadOfItsOwn) {
   constexpr int kRanks = 4;
   RankThreads threads(kRanks);
-  InProcessGroup group({.num_ranks = kRanks, .deadline = std::chrono::minutes(1)});
+  InProcessGroup group({.membership = AllRanks(kRanks), .deadline = std::chrono::minutes(1)});
   for (int run = 0; run < 200; ++run) {
     std::array<int, kRanks> num_runs{};
     std::array<std::thread::id, kRanks> ids;

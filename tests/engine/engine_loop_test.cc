@@ -330,18 +330,61 @@ TEST(EngineLoopTest, AReaderThatRefusesEventsLosesItsRequestAlone) {
 TEST(EngineLoopTest, AFailedStepEndsItsRequestsAndTheEngineGoesOn) {
   EngineHarnessOptions options;
   options.worker.before_step = [](int64_t n, const StepPlan&) {
-    return n == 2 ? absl::UnavailableError("device lost") : absl::OkStatus();
+    return n == 2 ? absl::InternalError("device broken") : absl::OkStatus();
   };
   EngineHarness harness(options);
   const auto failed = harness.Start(HarnessRequest(4, 50));
   const absl::Status status = failed->WaitForClose();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("device lost"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("device broken"));
   EXPECT_EQ(failed->token_ids().size(), 2u);
   const Request request = HarnessRequest(4, 5);
   const auto later = harness.Start(request);
   EXPECT_EQ(later->WaitForClose(), absl::OkStatus());
   EXPECT_EQ(later->token_ids(), ExpectedTokens(request));
+}
+
+// Ranks go in the middle of steps and come back, several times; once all but the first are gone.
+TEST(EngineLoopTest, LostRanksLoseNoRequestAndChangeNoToken) {
+  EngineHarnessOptions options;
+  options.scheduler = {.max_sequences = 12, .max_step_tokens = 64};
+  options.worker.num_ranks = 3;
+  options.worker.ranks_up = [](int64_t n) -> std::vector<int> {
+    if (n == 6) return {0, 1};
+    if (n >= 20 && n < 30) return {0, 2};
+    if (n >= 40 && n < 50) return {0};
+    if (n >= 50 && n % 5 == 0) return {0, 1};
+    return {0, 1, 2};
+  };
+  EngineHarness harness(options);
+  std::vector<Request> requests;
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 40; ++i) {
+    requests.push_back(HarnessRequest(5 + 3 * i, 20, i / 2));
+    requests.back().sampling.temperature = i % 2 == 0 ? 0 : 1;
+    sinks.push_back(harness.Start(requests.back()));
+  }
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    EXPECT_EQ(sinks[i]->WaitForClose(), absl::OkStatus());
+    EXPECT_EQ(sinks[i]->token_ids(), ExpectedTokens(requests[i])) << "request " << i;
+  }
+  const EngineStatus status = harness.engine().Status();
+  EXPECT_GT(status.membership.epoch, 6);
+  EXPECT_THAT(status.last_loss, testing::HasSubstr("lost in epoch"));
+}
+
+TEST(EngineLoopTest, AStepThatLosesRanksForEverEndsItsRequests) {
+  EngineHarnessOptions options;
+  options.worker.num_ranks = 2;
+  options.worker.before_step = [](int64_t n, const StepPlan&) {
+    return n < 20 ? absl::UnavailableError("rank 1 lost in epoch 0") : absl::OkStatus();
+  };
+  EngineHarness harness(options);
+  EXPECT_EQ(harness.Start(HarnessRequest(5, 4))->WaitForClose().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_EQ(harness.Start(HarnessRequest(5, 4))->WaitForClose().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_EQ(harness.Start(HarnessRequest(5, 4))->WaitForClose(), absl::OkStatus());
 }
 
 TEST(EngineLoopTest, DrainLetsRequestsFinishAndRefusesNewOnes) {

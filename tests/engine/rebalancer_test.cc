@@ -104,5 +104,25 @@ TEST_F(RebalancerTest, RefusesWhatCannotBe) {
   EXPECT_EQ(Rebalancer({}).Request({}).code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(RebalancerTest, ExpertsOfALostRankGoToOthersUntilItIsBack) {
+  EXPECT_THAT(rebalancer_.SetMembers(AllRanks(2)), ElementsAre()) << "nothing is lost";
+  rebalancer_.OnStep(Loads({30000, 30000, 1000, 1000}, {30000, 30000, 1000, 1000}));
+  ASSERT_TRUE(rebalancer_.Request({}).ok());
+  rebalancer_.Advance();
+  EXPECT_THAT(rebalancer_.SetMembers({.epoch = 1, .num_ranks = 2, .members = {0}}),
+              ElementsAre(0, 1));
+  EXPECT_EQ(status().state, RebalanceState::kIdle);
+  EXPECT_THAT(status().reason, HasSubstr("rank 1 was lost"));
+  EXPECT_FALSE(rebalancer_.has_work());
+  for (const ExpertPlacement& placement : rebalancer_.placements()) {
+    EXPECT_THAT(placement.copy_devices, ElementsAre(0, 0, 0, 0));
+  }
+  EXPECT_THAT(rebalancer_.Request({}).message(), HasSubstr("rank 1 is lost"));
+  EXPECT_THAT(rebalancer_.SetMembers(AllRanks(2, 2)), ElementsAre(0, 1));
+  EXPECT_EQ(rebalancer_.placements()[0].copy_devices, LinearPlacement(kExperts, 2).copy_devices);
+  ASSERT_TRUE(rebalancer_.Request({}).ok());
+  EXPECT_THAT(Settle(), ElementsAre(0, 1));
+}
+
 }  // namespace
 }  // namespace gatehouse

@@ -41,5 +41,20 @@ TEST(PredictedImbalanceTest, ADeviceWithoutExpertsCounts) {
   EXPECT_DOUBLE_EQ(PredictedImbalance(LinearPlacement(2, 4), std::vector<double>{1, 1}), 2);
 }
 
+TEST(PlacementAmongTest, WhatIsLostGoesToWhoHoldsLeast) {
+  const ExpertPlacement all = PlacementOf({{0, 1}, {1}, {2}, {1, 2}, {1}}, {1, 2, 3});
+  const std::vector<int> both = {0, 2};
+  const ExpertPlacement left = PlacementAmong(all, both);
+  EXPECT_EQ(left.num_devices, 3);
+  EXPECT_EQ(left.throughput, all.throughput);
+  EXPECT_THAT(left.devices_of(0), testing::ElementsAre(0));
+  EXPECT_THAT(left.devices_of(1), testing::ElementsAre(0)) << "device 0 holds one, 2 holds two";
+  EXPECT_THAT(left.devices_of(2), testing::ElementsAre(2));
+  EXPECT_THAT(left.devices_of(3), testing::ElementsAre(2));
+  EXPECT_THAT(left.devices_of(4), testing::ElementsAre(0)) << "the lowest of equals";
+  const std::vector<int> everybody = {0, 1, 2};
+  EXPECT_EQ(PlacementAmong(all, everybody).copy_devices, all.copy_devices);
+}
+
 }  // namespace
 }  // namespace gatehouse

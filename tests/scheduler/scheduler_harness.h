@@ -55,8 +55,14 @@ class SchedulerHarness {
     return ticket;
   }
 
-  // One Plan, Run and Commit; false when there was nothing to do.
+  // One Plan, Run and Commit; false when there was nothing to do. Ranks that were lost in the last
+  // leave first.
   bool Step(Duration duration = Duration(0)) {
+    if (worker_.needs_regroup()) {
+      const absl::StatusOr<Regrouped> regrouped = worker_.Regroup();
+      scheduler_.SetMembers(regrouped->membership.members, regrouped->emptied);
+      EXPECT_EQ(scheduler_.CheckInvariants(), absl::OkStatus());
+    }
     const StepPlan& plan = scheduler_.Plan();
     if (plan.empty()) return false;
     EXPECT_LE(plan.num_rows(), max_step_tokens_);
@@ -67,6 +73,12 @@ class SchedulerHarness {
       sampling[i].forced_id = plan.logit_rows[i].prompt_target;
     }
     const absl::StatusOr<StepResult> result = worker_.Run(plan, sampling);
+    if (absl::IsUnavailable(result.status())) {
+      scheduler_.Abandon();
+      EXPECT_EQ(scheduler_.CheckInvariants(), absl::OkStatus());
+      ++num_abandoned_;
+      return true;
+    }
     StepOutcome outcome{.status = result.status(), .duration = duration};
     if (result.ok()) {
       outcome.samples = result->samples;
@@ -82,6 +94,7 @@ class SchedulerHarness {
   }
 
   Scheduler& scheduler() { return scheduler_; }
+  int num_abandoned() const { return num_abandoned_; }
   const StepPlan& last_plan() const { return last_plan_; }
   Generated& of(SequenceId id) { return generated_[id]; }
 
@@ -120,6 +133,7 @@ class SchedulerHarness {
   FakeWorker worker_;
   Scheduler scheduler_;
   StepPlan last_plan_;
+  int num_abandoned_ = 0;
   SequenceId next_id_ = 1;
   std::map<SequenceId, Generated> generated_;
 };

@@ -233,7 +233,7 @@ TEST(SchedulerTest, TakesOutWhatIsPastItsDeadlineWhereverItIs) {
 TEST(SchedulerTest, AFailedStepEndsExactlyItsSequences) {
   FakeWorkerOptions faults;
   faults.before_step = [](int64_t n, const StepPlan&) {
-    return n == 1 ? absl::UnavailableError("rank 3 is gone") : absl::OkStatus();
+    return n == 1 ? absl::InternalError("rank 3 is broken") : absl::OkStatus();
   };
   SchedulerHarness harness(SetupOf({.max_sequences = 2}, 16), faults);
   const Request request = RequestOf(8, 5);
@@ -242,7 +242,7 @@ TEST(SchedulerTest, AFailedStepEndsExactlyItsSequences) {
   harness.RunToTheEnd();
   for (const SequenceId id : {a, b}) {
     EXPECT_EQ(harness.of(id).status.code(), absl::StatusCode::kInternal);
-    EXPECT_THAT(std::string(harness.of(id).status.message()), HasSubstr("rank 3 is gone"));
+    EXPECT_THAT(std::string(harness.of(id).status.message()), HasSubstr("rank 3 is broken"));
     EXPECT_EQ(harness.of(id).tokens.size(), 1u);
   }
   EXPECT_EQ(harness.of(spared).tokens, ExpectedTokens(request));
@@ -288,8 +288,9 @@ TEST(SchedulerTest, AFailedSampleEndsItsSequenceAlone) {
 }
 
 // The promise behind everything: what a request yields depends on nothing but itself.
-TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
+TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyPreemptionOrLostRanks) {
   int64_t num_preemptions = 0;
+  int num_abandoned = 0;
   for (uint32_t seed = 1; seed <= 60; ++seed) {
     std::mt19937 random(seed);
     const auto uniform = [&](int low, int high) {
@@ -301,7 +302,19 @@ TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
     setup.block_tokens = uniform(1, 20);
     setup.num_ranks = seed % 3 == 0 ? 1 : uniform(1, 4);
     const int most = static_cast<int>(setup.num_blocks) * setup.block_tokens;
-    SchedulerHarness harness(setup);
+    FakeWorkerOptions faults;
+    std::mt19937 fates(seed);
+    const int num_ranks = setup.num_ranks;
+    std::vector<int> up = AllRanks(num_ranks).members;
+    faults.ranks_up = [&](int64_t) {
+      if (seed % 2 == 0 || fates() % 10 > 0) return up;
+      up = {0};
+      for (int r = 1; r < num_ranks; ++r) {
+        if (fates() % 3 > 0) up.push_back(r);
+      }
+      return up;
+    };
+    SchedulerHarness harness(setup, faults);
     std::map<SequenceId, Request> requests;
     std::set<SequenceId> removed;
     for (int step = 0; step < 400 || !harness.scheduler().empty(); ++step) {
@@ -332,7 +345,9 @@ TEST(SchedulerTest, TokensDoNotDependOnChunksCompanyOrPreemption) {
       }
     }
     EXPECT_EQ(harness.scheduler().num_used_blocks(), 0) << "seed " << seed;
+    num_abandoned += harness.num_abandoned();
   }
+  EXPECT_GT(num_abandoned, 100) << "the case must lose ranks to mean something";
   EXPECT_GT(num_preemptions, 100) << "the case must preempt to mean something";
 }
 
@@ -384,6 +399,33 @@ TEST(SchedulerTest, PromptsOfSeveralRanksShareAStep) {
   EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1));
   EXPECT_EQ(harness.last_plan().spans[0].num_rows, 32);
   EXPECT_EQ(harness.last_plan().spans[1].num_rows, 32);
+}
+
+TEST(SchedulerTest, ALostRankTakesItsCacheAlongAndComesBackEmpty) {
+  SchedulerSetup setup = SetupOf({.max_sequences = 8, .max_step_tokens = 256}, 32);
+  setup.num_ranks = 2;
+  std::vector<int> up = {0, 1};
+  SchedulerHarness harness(setup, {.ranks_up = [&up](int64_t) { return up; }});
+  harness.Add(RequestOf(8, 60, 1));
+  const SequenceId lost = harness.Add(RequestOf(30, 20, 2));
+  harness.Step();
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 1));
+  up = {0};
+  harness.Step();
+  EXPECT_EQ(harness.num_abandoned(), 1);
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 0));
+  EXPECT_EQ(harness.last_plan().spans[1].first_position, 0) << "nothing of it was on rank 0";
+  EXPECT_EQ(harness.scheduler().num_blocks(), 32);
+  up = {0, 1};
+  harness.Step();
+  harness.Add(RequestOf(30, 1, 2));  // which rank 1 has computed once
+  harness.Step();
+  EXPECT_THAT(RanksOf(harness.last_plan()), ElementsAre(0, 0, 1));
+  EXPECT_EQ(harness.last_plan().spans[2].first_position, 0);
+  harness.RunToTheEnd();
+  EXPECT_EQ(harness.of(lost).tokens, ExpectedTokens(RequestOf(30, 20, 2)));
 }
 
 TEST(SchedulerTest, ASequenceTakesBlocksOfItsOwnRankOnly) {

@@ -114,6 +114,7 @@ class EngineHarness {
     EngineParts parts{
         .scheduler = options.scheduler,
         .block_tokens = worker.block_tokens,
+        .num_ranks = worker.num_ranks,
         .worker = std::make_unique<FakeWorker>(worker),
         .tokenizer = std::make_unique<FakeTokenizer>(options.pieces, options.special_ids)};
     parts.model.vocab_size = vocab_size;

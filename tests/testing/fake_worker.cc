@@ -1,11 +1,13 @@
 #include "tests/testing/fake_worker.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <set>
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_format.h"
 #include "kernels/base/check.h"
 #include "kernels/base/status_macros.h"
 
@@ -63,14 +65,37 @@ FakeWorker::FakeWorker(FakeWorkerOptions options)
     : options_(std::move(options)),
       cache_(static_cast<size_t>(options_.num_ranks) * options_.num_blocks * options_.block_tokens),
       placements_(options_.num_moe_layers,
-                  LinearPlacement(options_.num_experts, options_.num_ranks)) {}
+                  LinearPlacement(options_.num_experts, options_.num_ranks)),
+      membership_(AllRanks(options_.num_ranks)),
+      up_(membership_.members) {}
+
+absl::StatusOr<Regrouped> FakeWorker::Regroup() {
+  const Membership before = std::exchange(
+      membership_,
+      {.epoch = membership_.epoch + 1, .num_ranks = options_.num_ranks, .members = up_});
+  const auto num_slots = static_cast<int64_t>(options_.num_blocks) * options_.block_tokens;
+  Regrouped regrouped{.membership = membership_};
+  for (int r = 0; r < options_.num_ranks; ++r) {
+    if (before.has(r) == membership_.has(r)) continue;
+    regrouped.emptied.push_back(r);
+    std::fill_n(cache_.begin() + r * num_slots, num_slots, Slot{});
+  }
+  return regrouped;
+}
 
 absl::StatusOr<StepResult> FakeWorker::Run(const StepPlan& plan,
                                            std::span<const RowSampling> sampling) {
   GATEHOUSE_CHECK(sampling.size() == plan.logit_rows.size());
-  if (options_.before_step) {
-    GATEHOUSE_RETURN_IF_ERROR(options_.before_step(num_steps_++, plan));
+  const int64_t step = num_steps_++;
+  if (options_.ranks_up) up_ = options_.ranks_up(step);
+  for (const int r : membership_.members) {
+    if (std::find(up_.begin(), up_.end(), r) == up_.end()) {
+      return absl::UnavailableError(
+          absl::StrFormat("rank %d lost in epoch %d", r, membership_.epoch));
+    }
   }
+  for (const int32_t r : plan.span_ranks) GATEHOUSE_CHECK(membership_.has(r)) << "rank " << r;
+  if (options_.before_step) GATEHOUSE_RETURN_IF_ERROR(options_.before_step(step, plan));
   if (options_.step_duration > Duration::zero()) {
     std::this_thread::sleep_for(options_.step_duration);
   }

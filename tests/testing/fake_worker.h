@@ -28,6 +28,9 @@ struct FakeWorkerOptions {
   int num_experts = 8;
   int top_k = 2;
   Duration step_duration{};  // Run sleeps for it
+  // Ranks that are up when the n-th Run begins, from 0; ranks that the plan uses and that are not
+  // make it UNAVAILABLE. Null: all, always. A rank that was down has an empty cache.
+  std::function<std::vector<int>(int64_t n)> ranks_up;
   // Called at the start of the n-th Run, from 0, with its plan; an error is what Run returns.
   std::function<absl::Status(int64_t n, const StepPlan& plan)> before_step;
   // Added to the hash of bounded rows: their most likely tokens are so many ids higher.
@@ -45,6 +48,10 @@ class FakeWorker final : public Worker {
   }
   absl::StatusOr<StepResult> Run(const StepPlan& plan,
                                  std::span<const RowSampling> sampling) override;
+
+  const Membership& membership() const override { return membership_; }
+  bool needs_regroup() const override { return membership_.members != up_; }
+  absl::StatusOr<Regrouped> Regroup() override;
 
   // What Run chooses after `tokens`.
   static RowSample Choose(std::span<const int32_t> tokens, int32_t vocab_size,
@@ -64,6 +71,8 @@ class FakeWorker final : public Worker {
   const FakeWorkerOptions options_;
   std::vector<Slot> cache_;                  // [num_ranks * num_blocks * block_tokens]
   std::vector<ExpertPlacement> placements_;  // [num_moe_layers]
+  Membership membership_;
+  std::vector<int> up_;
   int64_t num_steps_ = 0;
 };
 
