@@ -59,6 +59,10 @@ class GrpcAdminClient final : public AdminClient {
                                           const CallOptions& options) override {
     return Call<v1::DrainResponse>(&v1::Admin::Stub::Drain, request, options);
   }
+  absl::StatusOr<v1::InjectFaultResponse> InjectFault(const v1::InjectFaultRequest& request,
+                                                      const CallOptions& options) override {
+    return Call<v1::InjectFaultResponse>(&v1::Admin::Stub::InjectFault, request, options);
+  }
   absl::StatusOr<v1::SetLogLevelResponse> SetLogLevel(const v1::SetLogLevelRequest& request,
                                                       const CallOptions& options) override {
     return Call<v1::SetLogLevelResponse>(&v1::Admin::Stub::SetLogLevel, request, options);

@@ -52,6 +52,8 @@ class AdminClient {
   virtual absl::StatusOr<v1::SetLogLevelResponse> SetLogLevel(const v1::SetLogLevelRequest& request,
                                                               const CallOptions& options) = 0;
   virtual absl::StatusOr<v1::RoutingPolicy> GetRoutingPolicy(const CallOptions& options) = 0;
+  virtual absl::StatusOr<v1::InjectFaultResponse> InjectFault(const v1::InjectFaultRequest& request,
+                                                              const CallOptions& options) = 0;
   virtual absl::StatusOr<v1::RoutingPolicy> SetRoutingPolicy(
       const v1::SetRoutingPolicyRequest& request, const CallOptions& options) = 0;
 };

@@ -152,6 +152,9 @@ int RunAdmin(AdminClient& client, const CliOptions& options) {
                            return absl::StrFormat(
                                "was %s\n", v1::SetLogLevelRequest::Level_Name(response.previous()));
                          });
+    case CliCommand::kAdminFault:
+      return PrintAnswer(client, options, client.InjectFault(admin.fault, call),
+                         [](const v1::InjectFaultResponse&) { return std::string("injected\n"); });
     case CliCommand::kAdminRouting:
       return PrintAnswer(client, options, client.GetRoutingPolicy(call), MessageToYaml);
     case CliCommand::kAdminSetRouting:

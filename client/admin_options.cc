@@ -104,6 +104,39 @@ void AddServerCommands(CLI::App& parent, CliOptions& options) {
       ->required();
 }
 
+void AddFaultCommand(CLI::App& parent, CliOptions& options) {
+  AdminOptions& admin = options.admin;
+  const std::map<std::string, v1::InjectFaultRequest::Fault> faults{
+      {"slow-rank", v1::InjectFaultRequest::SLOW_RANK},
+      {"dead-rank", v1::InjectFaultRequest::DEAD_RANK},
+      {"lost-message", v1::InjectFaultRequest::LOST_MESSAGE},
+      {"full-cache", v1::InjectFaultRequest::FULL_CACHE}};
+  CLI::App& fault =
+      AddCommand(parent, options, CliCommand::kAdminFault, "fault",
+                 "Break a rank on purpose (gatehouse-server --allow-fault-injection)");
+  fault
+      .add_option_function<std::string>(
+          "fault",
+          [&admin, faults](const std::string& name) { admin.fault.set_fault(faults.at(name)); },
+          "What happens to it")
+      ->check(CLI::IsMember({"slow-rank", "dead-rank", "lost-message", "full-cache"}))
+      ->required();
+  fault
+      .add_option_function<int32_t>(
+          "--rank", [&admin](int32_t rank) { admin.fault.set_rank(rank); }, "Which (default 0)")
+      ->check(CLI::Range(0, 1'000'000));
+  fault
+      .add_option_function<double>(
+          "--seconds", [&admin](double seconds) { admin.fault.set_duration_seconds(seconds); },
+          "slow-rank, dead-rank: for how long (default 5)")
+      ->check(CLI::Range(0.0, 3600.0));
+  fault
+      .add_option_function<double>(
+          "--delay", [&admin](double seconds) { admin.fault.set_delay_seconds(seconds); },
+          "slow-rank: seconds more for each step (default 0.1)")
+      ->check(CLI::Range(0.0, 60.0));
+}
+
 void AddRoutingCommands(CLI::App& parent, CliOptions& options) {
   AdminOptions& admin = options.admin;
   CLI::App* const routing =
@@ -141,6 +174,7 @@ void AddAdmin(CLI::App& app, CliOptions& options) {
   AddPlacementCommands(parent, options);
   AddRequestCommands(parent, options);
   AddServerCommands(parent, options);
+  AddFaultCommand(parent, options);
   AddRoutingCommands(parent, options);
 
   CLI::App& top = AddCommand(app, options, CliCommand::kTop, "top",

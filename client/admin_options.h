@@ -26,6 +26,7 @@ struct AdminOptions {
   v1::CancelRequestRequest cancel;
   v1::DrainRequest drain;
   v1::SetLogLevelRequest log_level;
+  v1::InjectFaultRequest fault;
   std::string routing_file;                 // routing set; '-': standard input
   v1::SetRoutingPolicyRequest set_routing;  // without the policy
 

@@ -29,6 +29,7 @@ enum class CliCommand {
   kAdminCancel,
   kAdminDrain,
   kAdminLogLevel,
+  kAdminFault,
   kAdminRouting,
   kAdminSetRouting,
   kTop,

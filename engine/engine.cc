@@ -24,7 +24,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& confi
                                                        StepObserver& observer,
                                                        RemoteRanks* others) {
   const int num_ranks = static_cast<int>(backends.size()) + config.num_other_ranks;
-  GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model, LoadModel(config, std::move(backends), others));
+  std::shared_ptr<FaultBoard> faults;
+  if (config.allow_faults) faults = std::make_shared<FaultBoard>(num_ranks, clock);
+  GATEHOUSE_ASSIGN_OR_RETURN(LoadedModel model,
+                             LoadModel(config, std::move(backends), others, faults));
   const RequestLimits limits{.vocab_size = model.description.vocab_size,
                              .max_context = model.config.scheduler.max_context,
                              .default_max_new_tokens = model.description.default_max_new_tokens};
@@ -32,6 +35,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineConfig& confi
                     .block_tokens = model.config.cache.block_tokens,
                     .num_ranks = num_ranks,
                     .worker = std::move(model.worker),
+                    .faults = std::move(faults),
                     .tokenizer = std::move(model.tokenizer),
                     .chat_template = std::move(model.chat_template),
                     .model = std::move(model.description),

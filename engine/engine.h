@@ -33,6 +33,7 @@
 
 namespace gatehouse {
 
+struct Fault;
 class RemoteRanks;
 
 // What a client may know of the loaded model.
@@ -116,6 +117,9 @@ class Engine {
   // UNAVAILABLE while draining.
   virtual absl::Status Rebalance(const RebalanceOptions& options) = 0;
   virtual RebalanceStatus Rebalancing() const = 0;
+  // A fault on purpose. FAILED_PRECONDITION where config.allow_faults is not set; else errors as of
+  // FaultBoard::Inject.
+  virtual absl::Status Inject(const Fault& fault) = 0;
   // How long a refused request of the tenant should wait before the next try, from the rate at
   // which the tenant's requests end; or all requests, where nothing is known of it.
   virtual Duration RetryAfter(const std::string& tenant) const = 0;

@@ -62,7 +62,8 @@ struct RoutingOptions {
 };
 
 struct EngineConfig {
-  int num_other_ranks = 0;  // of the deployment, in other processes
+  int num_other_ranks = 0;    // of the deployment, in other processes
+  bool allow_faults = false;  // on purpose (engine/fault_board.h)
   ModelOptions model;
   CacheOptions cache;
   SchedulerOptions scheduler;

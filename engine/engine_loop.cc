@@ -59,6 +59,7 @@ EngineLoop::EngineLoop(EngineParts parts, const Clock& clock, StepObserver& obse
           LimitsWithin(parts.limits, parts.memory_plan, parts.block_tokens).max_context)),
       memory_plan_(parts.memory_plan),
       limits_(LimitsWithin(parts.limits, parts.memory_plan, parts.block_tokens)),
+      faults_(std::move(parts.faults)),
       clock_(clock),
       observer_(observer),
       worker_(std::move(parts.worker)),
@@ -198,6 +199,7 @@ void EngineLoop::Admit(Inbox inbox) {
   for (const Ticket ticket : inbox.cancels) {
     if (streams_.count(ticket) > 0) End(ticket, absl::CancelledError("the request was cancelled"));
   }
+  for (const int rank : inbox.full_ranks) scheduler_.PreemptAll(rank);
   if (inbox.close_all) {
     EndAll(absl::UnavailableError("the time to drain is over, the request was not finished"));
   }
@@ -406,6 +408,18 @@ absl::StatusOr<Engine::Ticket> EngineLoop::Submit(Request request,
 absl::Status EngineLoop::CheckQueueOpen(const Tenant& tenant) const {
   MutexLock lock(mutex_);
   return gatehouse::CheckQueueOpen(options_, LoadFor(tenant));
+}
+
+absl::Status EngineLoop::Inject(const Fault& fault) {
+  if (faults_ == nullptr) {
+    return absl::FailedPreconditionError("the server was not started with --allow-fault-injection");
+  }
+  GATEHOUSE_RETURN_IF_ERROR(faults_->Inject(fault));
+  if (fault.kind != FaultKind::kFullCache) return absl::OkStatus();
+  MutexLock lock(mutex_);
+  inbox_.full_ranks.push_back(fault.rank);
+  work_.NotifyOne();
+  return absl::OkStatus();
 }
 
 void EngineLoop::Cancel(Ticket ticket) {

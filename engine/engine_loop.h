@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "engine/completion_rate.h"
 #include "engine/engine.h"
+#include "engine/fault_board.h"
 #include "engine/rebalancer.h"
 #include "engine/request_stream.h"
 #include "engine/scheduler/admission.h"
@@ -34,6 +35,7 @@ struct EngineParts {
   int32_t block_tokens = 16;
   int num_ranks = 1;
   std::unique_ptr<Worker> worker;
+  std::shared_ptr<FaultBoard> faults = nullptr;  // null: not allowed
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatTemplate> chat_template = nullptr;  // null: none
   ModelDescription model;
@@ -63,6 +65,7 @@ class EngineLoop final : public Engine {
   std::vector<ExpertPlacement> Placements() const override GATEHOUSE_EXCLUDES(mutex_);
   absl::Status Rebalance(const RebalanceOptions& options) override GATEHOUSE_EXCLUDES(mutex_);
   RebalanceStatus Rebalancing() const override GATEHOUSE_EXCLUDES(mutex_);
+  absl::Status Inject(const Fault& fault) override GATEHOUSE_EXCLUDES(mutex_);
   Duration RetryAfter(const std::string& tenant) const override;
 
  private:
@@ -75,9 +78,10 @@ class EngineLoop final : public Engine {
   struct Inbox {
     std::vector<Submission> submissions;
     std::vector<Ticket> cancels;
+    std::vector<int> full_ranks;  // whose cache is full, on purpose
     bool draining = false;
     bool close_all = false;  // the drain's deadline has passed
-    bool empty() const { return submissions.empty() && cancels.empty(); }
+    bool empty() const { return submissions.empty() && cancels.empty() && full_ranks.empty(); }
   };
 
   struct TenantLoad {
@@ -120,6 +124,7 @@ class EngineLoop final : public Engine {
   const ModelDescription model_;
   const MemoryPlan memory_plan_;
   const RequestLimits limits_;
+  const std::shared_ptr<FaultBoard> faults_;  // null: not allowed
   const Clock& clock_;
 
   // The loop thread's own. A ticket is the id of the first sequence.

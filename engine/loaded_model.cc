@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/comm/in_process.h"
+#include "engine/faulty_rank.h"
 #include "engine/group_worker.h"
 #include "engine/local_rank.h"
 #include "engine/model/checkpoint.h"
@@ -308,7 +309,8 @@ absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& requested, Backends ba
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends,
-                                      RemoteRanks* others) {
+                                      RemoteRanks* others,
+                                      const std::shared_ptr<FaultBoard>& faults) {
   GATEHOUSE_ASSIGN_OR_RETURN(LoadedParts parts, LoadParts(config, std::move(backends)));
   std::unique_ptr<RouteRecorder> recorder;
   if (!config.trace.file.empty()) {
@@ -318,6 +320,9 @@ absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backe
   }
   GATEHOUSE_ASSIGN_OR_RETURN(auto ranks, MakeRanks(parts, others));
   const auto num_ranks = static_cast<int>(ranks.size());
+  for (int r = 0; faults != nullptr && r < num_ranks; ++r) {
+    ranks[r] = std::make_unique<FaultyRank>(r, std::move(ranks[r]), faults);
+  }
   const auto num_moe_layers = static_cast<size_t>(parts.model.num_moe_layers());
   auto worker = std::make_unique<GroupWorker>(GroupWorkerParts{
       .ranks = std::move(ranks),

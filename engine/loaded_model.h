@@ -9,6 +9,7 @@
 #include "engine/chat_template/chat_template.h"
 #include "engine/engine.h"
 #include "engine/engine_config.h"
+#include "engine/fault_board.h"
 #include "engine/memory_plan.h"
 #include "engine/model/model_config.h"
 #include "engine/model/step_cost.h"
@@ -50,8 +51,10 @@ struct LoadedModel {
 // One back end a rank of this process; the first packs the weights.
 absl::StatusOr<LoadedParts> LoadParts(const EngineConfig& config, Backends backends);
 // The same with a worker that owns them. `others` (null: none) are ranks of other processes, for
-// config.num_other_ranks of which it waits; then this process has one.
+// config.num_other_ranks of which it waits; then this process has one. Ranks obey `faults` (null:
+// none).
 absl::StatusOr<LoadedModel> LoadModel(const EngineConfig& config, Backends backends,
-                                      RemoteRanks* others = nullptr);
+                                      RemoteRanks* others = nullptr,
+                                      const std::shared_ptr<FaultBoard>& faults = nullptr);
 
 }  // namespace gatehouse

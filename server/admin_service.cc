@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
+#include "engine/fault_board.h"
 #include "kernels/base/status_macros.h"
 #include "server/field_check.h"
 #include "server/generate_service.h"
@@ -15,6 +16,8 @@ namespace {
 
 constexpr double kMinIntervalSeconds = 0.1;  // the watcher's period
 constexpr double kMaxIntervalSeconds = 3600;
+constexpr double kMaxFaultSeconds = 3600;
+constexpr double kMaxFaultDelaySeconds = 60;
 constexpr double kMaxDrainSeconds = 86400;
 constexpr int kMaxListedRequests = 10000;
 constexpr int kDefaultListedRequests = 1000;
@@ -125,6 +128,32 @@ void WriteEngine(const Engine& engine, TimePoint now, v1::ServerStatus& status) 
   status.set_kv_blocks_total(from.num_kv_blocks_total);
   status.set_last_step_age_seconds(ToSeconds(now - from.last_step));
   status.set_retry_after_seconds(ToSeconds(engine.RetryAfter(/*tenant=*/"")));
+}
+
+absl::StatusOr<Fault> ToFault(const v1::InjectFaultRequest& request) {
+  const double duration = request.has_duration_seconds() ? request.duration_seconds() : 5;
+  const double delay = request.has_delay_seconds() ? request.delay_seconds() : 0.1;
+  GATEHOUSE_RETURN_IF_ERROR(CheckRange("duration_seconds", duration, 0, kMaxFaultSeconds));
+  GATEHOUSE_RETURN_IF_ERROR(CheckRange("delay_seconds", delay, 0, kMaxFaultDelaySeconds));
+  Fault fault{.rank = request.rank(), .duration = Seconds(duration), .delay = Seconds(delay)};
+  switch (request.fault()) {
+    case v1::InjectFaultRequest::SLOW_RANK:
+      fault.kind = FaultKind::kSlowRank;
+      return fault;
+    case v1::InjectFaultRequest::DEAD_RANK:
+      fault.kind = FaultKind::kDeadRank;
+      return fault;
+    case v1::InjectFaultRequest::LOST_MESSAGE:
+      fault.kind = FaultKind::kLostMessage;
+      return fault;
+    case v1::InjectFaultRequest::FULL_CACHE:
+      fault.kind = FaultKind::kFullCache;
+      return fault;
+    default:
+      return InvalidField("fault", absl::StrFormat("got %d, expected one of SLOW_RANK, DEAD_RANK, "
+                                                   "LOST_MESSAGE, FULL_CACHE",
+                                                   request.fault()));
+  }
 }
 
 void WriteRanks(const EngineStatus& from, bool serving, v1::ServerStatus& status) {
@@ -395,10 +424,17 @@ grpc::ServerWriteReactor<v1::RebalanceStatus>* AdminService::WatchRebalance(
 }
 
 grpc::ServerUnaryReactor* AdminService::InjectFault(grpc::CallbackServerContext* context,
-                                                    const v1::InjectFaultRequest*,
+                                                    const v1::InjectFaultRequest* request,
                                                     v1::InjectFaultResponse*) {
-  return Answer(context, [] {
-    return absl::UnimplementedError("InjectFault is not served by this version");
+  return Answer(context, [&]() -> absl::Status {
+    Engine* engine = parts_.state.engine();
+    if (engine == nullptr) return ServingState::LoadingError();
+    GATEHOUSE_ASSIGN_OR_RETURN(const Fault fault, ToFault(*request));
+    GATEHOUSE_RETURN_IF_ERROR(engine->Inject(fault));
+    parts_.logger.Log(LogLevel::kWarning, "operator injected a fault",
+                      {{"fault", v1::InjectFaultRequest::Fault_Name(request->fault())},
+                       {"rank", std::to_string(fault.rank)}});
+    return absl::OkStatus();
   });
 }
 

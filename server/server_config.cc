@@ -178,6 +178,8 @@ void AddServerOptions(std::vector<Option>& options) {
                          GATEHOUSE_FIELD(admin.token_file)));
   options.push_back(
       Switch("insecure", "allow a listener off loopback without TLS", GATEHOUSE_FIELD(insecure)));
+  options.push_back(Switch("allow-fault-injection", "operators may break ranks, for drills",
+                           GATEHOUSE_FIELD(engine.allow_faults)));
   options.push_back(Number("drain-seconds", "what running requests get after SIGTERM", 0, 86400,
                            GATEHOUSE_FIELD(drain_seconds)));
   options.push_back(LogFormatOption());

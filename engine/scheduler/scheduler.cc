@@ -154,15 +154,21 @@ void Scheduler::Abandon() {
   }
 }
 
+void Scheduler::PreemptAll(int rank) {
+  GATEHOUSE_CHECK(!in_flight_);
+  const std::vector<Sequence*> running = running_;
+  for (Sequence* const sequence : running) {
+    if (sequence->rank == rank) Preempt(*sequence);
+  }
+}
+
 void Scheduler::SetMembers(const std::vector<int>& members, std::span<const int> emptied) {
   GATEHOUSE_CHECK(!in_flight_ && !members.empty());
   members_ = members;
-  const std::vector<Sequence*> running = running_;
-  for (Sequence* const sequence : running) {
-    const bool is_lost = std::find(emptied.begin(), emptied.end(), sequence->rank) != emptied.end();
-    if (is_lost) Preempt(*sequence);
+  for (const int r : emptied) {
+    PreemptAll(r);
+    blocks_.Forget(r);
   }
-  for (const int r : emptied) blocks_.Forget(r);
 }
 
 SequenceUpdate Scheduler::CommitSpan(int32_t span_idx, const StepOutcome& outcome) {

@@ -134,6 +134,8 @@ class Scheduler {
   // One update for each sequence of the plan, in its order; valid until the next Commit.
   std::span<const SequenceUpdate> Commit(const StepOutcome& outcome);
 
+  // Between Commit and Plan: what runs on the rank gives its blocks back and waits, in its turn.
+  void PreemptAll(int rank);
   // Instead of Commit, where the step came to nothing and may be made again: what was in it waits,
   // in its turn, and finds in the cache what earlier steps have computed.
   void Abandon();

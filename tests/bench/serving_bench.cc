@@ -130,6 +130,7 @@ class TracedEngine final : public Engine {
     return engine_.Rebalance(options);
   }
   RebalanceStatus Rebalancing() const override { return engine_.Rebalancing(); }
+  absl::Status Inject(const Fault& fault) override { return engine_.Inject(fault); }
   Duration RetryAfter(const std::string& tenant) const override {
     return engine_.RetryAfter(tenant);
   }

@@ -131,10 +131,6 @@ class AdminTest(ServerTest):
             with self.subTest(field=field):
                 self.assertTrue(self.assert_fails(Code.INVALID_ARGUMENT, call).details().startswith(field + ":"))
 
-    def test_what_is_not_served_yet_says_so(self):
-        error = self.assert_fails(Code.UNIMPLEMENTED, lambda: self.server.admin.InjectFault(admin.InjectFaultRequest()))
-        self.assertIn("not served by this version", error.details())
-
     def test_on_one_rank_experts_have_nowhere_to_move(self):
         placement = self.server.admin.GetPlacement(admin.GetPlacementRequest(layers=[2]))
         self.assertEqual((placement.ranks, [layer.layer for layer in placement.layers]), (1, [2]))

@@ -72,6 +72,7 @@ class FakeEngine final : public Engine {
     return absl::FailedPreconditionError("the server has one rank");
   }
   RebalanceStatus Rebalancing() const override { return {}; }
+  absl::Status Inject(const Fault&) override { return absl::UnimplementedError("no faults"); }
   Duration RetryAfter(const std::string& /*tenant*/) const override { return options_.retry_after; }
 
   // For tests.
