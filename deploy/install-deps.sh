@@ -13,7 +13,7 @@ set -euo pipefail
 build_packages=(
   build-essential ca-certificates ccache cmake curl git ninja-build pkg-config
   libgrpc++-dev protobuf-compiler-grpc grpc-proto libprotobuf-dev protobuf-compiler libssl-dev zlib1g-dev
-  libabsl-dev prometheus-cpp-dev nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libpcre2-dev libutf8proc-dev
+  libabsl-dev prometheus-cpp-dev nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libpcre2-dev libutf8proc-dev libgloo-dev
 )
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev prometheus python3 python3-venv
