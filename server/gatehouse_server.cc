@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -39,24 +38,6 @@ StreamLimits LimitsOf(const ServerLimits& limits) {
   return {.max_unread_bytes = limits.max_unread_bytes,
           .max_unread_prompt_bytes = limits.max_unread_prompt_bytes,
           .max_unread_time = Seconds(limits.max_unread_seconds)};
-}
-
-// Written beside and renamed, so that whoever waits for the file never reads half of it.
-absl::Status WriteAtomically(const std::string& path, const std::string& text) {
-  const std::string temporary = absl::StrFormat("%s.%d.tmp", path, getpid());
-  {
-    std::ofstream file(temporary, std::ios::trunc);
-    file << text;
-    file.close();
-    if (!file) {
-      return absl::UnavailableError(absl::StrFormat("--ready-file %s: cannot be written", path));
-    }
-  }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-    std::remove(temporary.c_str());
-    return absl::UnavailableError(absl::StrFormat("--ready-file %s: cannot be written", path));
-  }
-  return absl::OkStatus();
 }
 
 // A token file names itself in what is wrong with it.

@@ -14,9 +14,10 @@ struct ServerLimits {
   size_t max_connection_bytes = size_t{256} << 20;
   size_t max_metadata_bytes = size_t{8} << 10;  // gRPC's own default
   int max_open_calls = 4096;  // Generate calls in any state; beyond: RESOURCE_EXHAUSTED
-  size_t max_open_bytes = size_t{256} << 20;   // of their requests; beyond: RESOURCE_EXHAUSTED
-  int max_streams_per_connection = 1024;       // beyond, the client's own gRPC queues
-  double max_connection_age_seconds = 3600;    // so that clients find new servers behind a balancer
+  size_t max_open_bytes = size_t{256} << 20;  // of their requests; beyond: RESOURCE_EXHAUSTED
+  int max_streams_per_connection = 1024;      // beyond, the client's own gRPC queues
+  double max_connection_age_seconds =
+      3600;  // so that clients find new servers behind a balancer; 0: for ever
   double max_connection_grace_seconds = 3600;  // then for the calls of an old connection to end
 
   // Readers.

@@ -26,8 +26,10 @@
 #include "kernels/base/status_macros.h"
 #include "proto/message_yaml.h"
 #include "server/cpu_count.h"
+#include "server/deployment.h"
 #include "server/gatehouse_server.h"
 #include "server/prometheus_metrics.h"
+#include "server/rank_worker.h"
 #include "server/routing_policy_convert.h"
 #include "server/server_config.h"
 #include "server/small_file.h"
@@ -224,6 +226,39 @@ void LogServing(const Logger& logger, const GatehouseServer& server, const Serve
               {"seconds", absl::StrFormat("%.3f", seconds)}});
 }
 
+int FailToListen(const Logger& logger, const absl::Status& status) {
+  logger.Flush();
+  const bool taken = absl::IsUnavailable(status);
+  return Fail(status, taken ? kFailed : kBadUsage);
+}
+
+// A rank of another server's deployment (--role worker).
+int Work(const ServerConfig& config, SignalThread& signals) {
+  Logger logger(config.log_format, config.log_level);
+  const int num_threads =
+      config.backend.num_threads > 0 ? config.backend.num_threads : UsableCpus();
+  absl::StatusOr<std::unique_ptr<RankWorker>> worker = RankWorker::Create(
+      {.config = config, .version = GATEHOUSE_VERSION, .logger = logger, .make_backends = [&] {
+         return ChooseBackends(config.backend, num_threads, /*num_ranks=*/1);
+       }});
+  if (!worker.ok()) return Fail(worker.status(), kBadUsage);
+  signals.Arm([&worker] { (*worker)->Stop(); });
+  const absl::Status ended = (*worker)->Run();
+  signals.Disarm();
+  worker->reset();
+  logger.Log(ended.ok() ? LogLevel::kInfo : LogLevel::kError, "stopped",
+             {{"reason", std::string(ended.message())}});
+  logger.Flush();
+  if (ended.ok()) return kDrained;
+  if (absl::IsUnavailable(ended)) {
+    return Fail(absl::UnavailableError(absl::StrFormat("the first rank at %s is gone: %s",
+                                                       config.deployment.join, ended.message())),
+                kFailed);
+  }
+  const bool usage = absl::IsInvalidArgument(ended) || absl::IsUnauthenticated(ended);
+  return Fail(ended, usage ? kBadUsage : absl::IsInternal(ended) ? kFailed : kBadModel);
+}
+
 int Serve(const ServerConfig& config, SignalThread& signals) {
   const SteadyClock clock;
   Logger logger(config.log_format, config.log_level);
@@ -239,19 +274,20 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
                           .backend = std::string(backends->front()->name()),
                           .isa = backends->front()->isa(),
                           .num_threads = num_threads,
-                          .num_ranks = config.backend.num_ranks};
+                          .num_ranks = config.backend.num_ranks + config.deployment.num_workers};
   PrometheusMetrics metrics({.version = facts.version, .backend = facts.backend, .isa = facts.isa},
                             config.metrics_level);
   if (config.check) return Check(config, *std::move(backends), clock, metrics);
 
+  absl::StatusOr<std::unique_ptr<Deployment>> deployment = nullptr;
+  if (config.deployment.num_workers > 0) {
+    deployment = Deployment::Open(config, facts.version, logger);
+    if (!deployment.ok()) return FailToListen(logger, deployment.status());
+  }
   std::unique_ptr<Engine> engine;  // outlives the server, which listens before it is there
   absl::StatusOr<std::unique_ptr<GatehouseServer>> server = GatehouseServer::Start(
       config, facts, {metrics, logger, clock, [&signals] { signals.RequestStop(); }});
-  if (!server.ok()) {
-    logger.Flush();
-    const bool taken = server.status().code() == absl::StatusCode::kUnavailable;
-    return Fail(server.status(), taken ? kFailed : kBadUsage);
-  }
+  if (!server.ok()) return FailToListen(logger, server.status());
   logger.Log(LogLevel::kDebug, "loading", {{"listen", (*server)->listen_address()}});
   // Of the machine, whatever its ranks: by a back end of all threads.
   absl::StatusOr<Backends> whole = ChooseBackends(config.backend, num_threads, 1);
@@ -259,7 +295,8 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   const MachineLimits limits = whole->front()->MeasureLimits();
   whole->clear();
   LogLimits(logger, limits, ToSeconds(clock.Now() - start));
-  auto loaded = Engine::Create(config.engine, *std::move(backends), clock, metrics);
+  auto loaded =
+      Engine::Create(config.engine, *std::move(backends), clock, metrics, deployment->get());
   if (!loaded.ok()) {
     logger.Flush();
     return FailToLoad(loaded.status());
@@ -307,9 +344,10 @@ int Main(const std::vector<std::string>& arguments) {
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   SignalThread signals;
   ServerConfig config = command_line->config;
+  config.engine.num_other_ranks = config.deployment.num_workers;
   const absl::Status secret = ReadRoutingSecret(config);
   if (!secret.ok()) return Fail(secret, kBadUsage);
-  return Serve(config, signals);
+  return config.deployment.is_worker ? Work(config, signals) : Serve(config, signals);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/base/status_macros.h"
 #include "server/config_option.h"
+#include "server/deployment_config.h"
 
 namespace gatehouse {
 namespace {
@@ -200,6 +201,7 @@ std::vector<Option> AllOptions() {
   std::vector<Option> options;
   AddEngineOptions(options);
   AddServerOptions(options);
+  AddDeploymentOptions(options);
   return options;
 }
 
@@ -335,6 +337,8 @@ absl::Status ValidateTogether(const ServerConfig& config) {
   if (config.engine.model.model_dir.empty()) {
     return absl::InvalidArgumentError("--model is missing: expected the directory of a model");
   }
+  GATEHOUSE_RETURN_IF_ERROR(ValidateDeployment(config));
+  if (config.deployment.is_worker) return absl::OkStatus();  // it has no listeners
   GATEHOUSE_RETURN_IF_ERROR(ValidateTls(config));
   if (!config.auth.tokens.empty() && !config.auth.tenants.empty()) {
     return absl::InvalidArgumentError("--auth-token-file and --tenants exclude each other");

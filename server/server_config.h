@@ -45,8 +45,20 @@ struct AdminOptions {
   std::string client_ca;                   // PEM; as TlsFiles::client_ca, of operators
 };
 
+// Ranks in other processes. The first rank is the server that clients know.
+struct DeploymentOptions {
+  bool is_worker = false;                  // --role worker
+  int num_workers = 0;                     // besides the first rank; 0: no such listener
+  std::string listen = "127.0.0.1:50053";  // of the first rank, for workers
+  std::string join;                        // the same, as a worker finds it
+  std::string address = "127.0.0.1";       // of this host, where other ranks reach it
+  std::string token_file;                  // what all ranks of the deployment know
+  std::string ca;                          // PEM; signed the certificates of all ranks
+};
+
 struct ServerConfig {
   EngineConfig engine;
+  DeploymentOptions deployment;
   BackendChoice backend;
   std::string listen = "127.0.0.1:50051";
   std::string metrics_listen = "127.0.0.1:9464";  // empty: no such listener

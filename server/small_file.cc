@@ -1,7 +1,9 @@
 #include "server/small_file.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <fstream>
 
 #include "absl/strings/str_format.h"
@@ -21,6 +23,23 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_by
         absl::StrFormat("%s: more than %u bytes, the limit", path, max_bytes));
   }
   return text;
+}
+
+absl::Status WriteAtomically(const std::string& path, const std::string& text) {
+  const std::string temporary = absl::StrFormat("%s.%d.tmp", path, getpid());
+  {
+    std::ofstream file(temporary, std::ios::trunc);
+    file << text;
+    file.close();
+    if (!file) {
+      return absl::UnavailableError(absl::StrFormat("%s: cannot be written", path));
+    }
+  }
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    std::remove(temporary.c_str());
+    return absl::UnavailableError(absl::StrFormat("%s: cannot be written", path));
+  }
+  return absl::OkStatus();
 }
 
 std::string FileStamp(const std::string& path) {

@@ -58,6 +58,13 @@ MODULES = {  # path prefix -> module
     "engine/engine.h": "engine api",
     "engine/engine_config": "engine config",
     "server/": "server",
+    "server/deployment": "deployment",
+    "server/deployment_config": "server",
+    "server/heartbeat": "deployment",
+    "server/main.cc": "deployment",
+    "server/rank_worker": "deployment",
+    "server/remote_rank": "deployment",
+    "server/worker_": "deployment",
     "client/": "client",
     "gatehouse/v1/": "proto",
 }
@@ -92,12 +99,14 @@ ALLOWED = {  # module -> modules it may include, besides itself and base
     "engine": ["engine api", "chat template", "engine config", "memory plan", "kernels", "request", "tokenizer", "scheduler", "step plan", "block pool", "cache", "moe",
                "routing values", "model", "sampling", "worker", "comm", "membership", "faults"],
     "server": ["engine api", "faults", "membership", "chat template", "engine config", "request", "routing values", "tokenizer", "kernels", "proto"],
+    "deployment": ["server", "engine", "engine api", "engine config", "worker", "comm", "membership", "routing values", "moe", "step plan",
+                   "kernels", "proto"],
     "client": ["proto"],
     "proto": [],
 }
 
 # Only the server and the client know gRPC and protobuf; only the server knows Prometheus.
-FOREIGN = {"grpcpp/": ["server", "client"], "google/": ["server", "client"], "prometheus/": ["server"]}
+FOREIGN = {"grpcpp/": ["server", "deployment", "client"], "google/": ["server", "deployment", "client"], "prometheus/": ["server"]}
 
 
 def longest_prefix(path, table):

@@ -138,6 +138,38 @@ TEST(ServerConfigTest, OffLoopbackNeedsTlsOrInsecure) {
   }
 }
 
+TEST(ServerConfigTest, RanksOfADeploymentAreAskedForByFlagsThatFitTogether) {
+  const auto error = [](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), "--model=m");
+    return ErrorOf(Parse(flags));
+  };
+  EXPECT_TRUE(Parse({"--model=m", "--workers=3"}).ok());
+  EXPECT_TRUE(Parse({"--model=m", "--role=worker", "--join=127.0.0.1:1"}).ok());
+  EXPECT_THAT(error({"--workers=3", "--ranks=2"}), HasSubstr("--ranks 2: each process"));
+  EXPECT_THAT(error({"--role=worker"}), HasSubstr("--join is missing"));
+  EXPECT_THAT(error({"--join=127.0.0.1:1"}), HasSubstr("give --role worker"));
+  EXPECT_THAT(error({"--role=worker", "--join=127.0.0.1:1", "--workers=1"}),
+              HasSubstr("--workers is the server's"));
+  EXPECT_THAT(error({"--role=worker", "--join=127.0.0.1:1", "--deployment-ca=c"}),
+              HasSubstr("--deployment-ca needs --tls-cert"));
+  const std::vector<std::string> network[] = {{"--workers=1", "--worker-listen=10.0.0.1:1"},
+                                              {"--role=worker", "--join=10.0.0.1:1"}};
+  for (std::vector<std::string> flags : network) {
+    EXPECT_THAT(error(flags), HasSubstr("give --worker-address"));
+    flags.push_back("--worker-address=10.0.0.2");
+    EXPECT_THAT(error(flags), HasSubstr("or --deployment-token-file, or --insecure"));
+    for (const std::vector<std::string>& known :
+         {std::vector<std::string>{"--insecure"},
+          {"--deployment-token-file=t"},
+          {"--deployment-ca=c", "--tls-cert=c", "--tls-key=k"}}) {
+      std::vector<std::string> all = flags;
+      all.insert(all.end(), known.begin(), known.end());
+      all.push_back("--model=m");
+      EXPECT_TRUE(Parse(all).ok()) << Parse(all).status();
+    }
+  }
+}
+
 TEST(ServerConfigTest, HelpNamesEveryFlagWithItsDefaultAndTheExitCodes) {
   const auto help = Parse({"--help"});
   ASSERT_TRUE(help.ok()) << help.status();
@@ -161,6 +193,13 @@ TEST(ServerConfigTest, HelpNamesEveryFlagWithItsDefaultAndTheExitCodes) {
                                  "--drain-seconds",
                                  "--log-format",
                                  "--ready-file",
+                                 "--role",
+                                 "--workers",
+                                 "--worker-listen",
+                                 "--join",
+                                 "--worker-address",
+                                 "--deployment-token-file",
+                                 "--deployment-ca",
                                  "--insecure",
                                  "--check",
                                  "--config",
