@@ -126,8 +126,10 @@ absl::Status InProcessGroup::StatusOfLoss() const {
 }
 
 int InProcessGroup::FirstMissing() const {
-  const std::vector<int>& members = options_.membership.members;
-  return *std::find_if(members.begin(), members.end(), [&](int r) { return present_[r] == 0; });
+  for (const int r : options_.membership.members) {
+    if (present_[r] == 0) return r;
+  }
+  return -1;  // not while somebody waits
 }
 
 absl::Status InProcessGroup::Meet(int rank, Meeting kind) {
