@@ -232,6 +232,13 @@ int FailToListen(const Logger& logger, const absl::Status& status) {
   return Fail(status, taken ? kFailed : kBadUsage);
 }
 
+// Null: no ranks in other processes.
+absl::StatusOr<std::unique_ptr<Deployment>> MaybeDeployment(const ServerConfig& config,
+                                                            const Logger& logger) {
+  if (config.deployment.num_workers == 0) return nullptr;
+  return Deployment::Open(config, GATEHOUSE_VERSION, logger);
+}
+
 // A rank of another server's deployment (--role worker).
 int Work(const ServerConfig& config, SignalThread& signals) {
   Logger logger(config.log_format, config.log_level);
@@ -279,11 +286,8 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
                             config.metrics_level);
   if (config.check) return Check(config, *std::move(backends), clock, metrics);
 
-  absl::StatusOr<std::unique_ptr<Deployment>> deployment = nullptr;
-  if (config.deployment.num_workers > 0) {
-    deployment = Deployment::Open(config, facts.version, logger);
-    if (!deployment.ok()) return FailToListen(logger, deployment.status());
-  }
+  const auto deployment = MaybeDeployment(config, logger);
+  if (!deployment.ok()) return FailToListen(logger, deployment.status());
   std::unique_ptr<Engine> engine;  // outlives the server, which listens before it is there
   absl::StatusOr<std::unique_ptr<GatehouseServer>> server = GatehouseServer::Start(
       config, facts, {metrics, logger, clock, [&signals] { signals.RequestStop(); }});

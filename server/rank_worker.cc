@@ -67,7 +67,7 @@ struct Loaded {
 class JoiningWorker final : public RankWorker {
  public:
   JoiningWorker(RankWorkerParts parts, std::string token,
-                std::shared_ptr<grpc::ChannelCredentials> credentials);
+                const std::shared_ptr<grpc::ChannelCredentials>& credentials);
   ~JoiningWorker() override { RemoveReadyFile(); }
 
   absl::Status Run() override GATEHOUSE_EXCLUDES(mutex_);
@@ -130,7 +130,7 @@ std::shared_ptr<grpc::Channel> ChannelTo(const std::string& target,
 }
 
 JoiningWorker::JoiningWorker(RankWorkerParts parts, std::string token,
-                             std::shared_ptr<grpc::ChannelCredentials> credentials)
+                             const std::shared_ptr<grpc::ChannelCredentials>& credentials)
     : parts_(std::move(parts)),
       token_(std::move(token)),
       channel_(ChannelTo(parts_.config.deployment.join, credentials)),
@@ -153,7 +153,7 @@ absl::Status JoiningWorker::Run() {
   parts_.logger.Log(LogLevel::kInfo, "waiting for the first rank",
                     {{"join", parts_.config.deployment.join}});
   while (true) {
-    const absl::Status ended = RunSession();
+    absl::Status ended = RunSession();
     const MutexLock lock(mutex_);
     if (stopped_) return absl::OkStatus();
     const bool is_full = absl::IsAlreadyExists(ended);
@@ -190,7 +190,7 @@ absl::Status JoiningWorker::RunSession() {
     lost_.set_epoch(-1);
   }
   std::thread commands([this] { Work(); });
-  const absl::Status ended =
+  absl::Status ended =
       session.Run(hello, [this](v1::WorkerCommand command) { Receive(std::move(command)); });
   // Nobody waits for ranks that it can no longer hear of.
   board.End(std::numeric_limits<int64_t>::max());
@@ -408,9 +408,8 @@ absl::StatusOr<std::unique_ptr<RankWorker>> RankWorker::Create(RankWorkerParts p
     GATEHOUSE_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(file, kMaxTokenFileBytes));
     token = FirstLine(text);
   }
-  GATEHOUSE_ASSIGN_OR_RETURN(auto credentials, CredentialsOf(parts.config));
-  return std::make_unique<JoiningWorker>(std::move(parts), std::move(token),
-                                         std::move(credentials));
+  GATEHOUSE_ASSIGN_OR_RETURN(const auto credentials, CredentialsOf(parts.config));
+  return std::make_unique<JoiningWorker>(std::move(parts), std::move(token), credentials);
 }
 
 }  // namespace gatehouse

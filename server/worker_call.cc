@@ -58,12 +58,15 @@ void WorkerCall::Pump() {
 void WorkerCall::End(const absl::Status& status) {
   {
     const MutexLock lock(mutex_);
-    if (end_) return;
+    if (std::exchange(ending_, true)) return;
+  }
+  owner_.OnEnd(*this, status);  // first: whoever wakes finds the rank down
+  {
+    const MutexLock lock(mutex_);
     end_ = status;
     queue_.clear();
     changed_.NotifyAll();
   }
-  owner_.OnEnd(*this, status);
   Pump();
 }
 

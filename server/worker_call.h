@@ -79,6 +79,7 @@ class WorkerCall final : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::W
   std::deque<v1::WorkerCommand> queue_ GATEHOUSE_GUARDED_BY(mutex_);
   bool writing_ GATEHOUSE_GUARDED_BY(mutex_) = false;
   bool finished_ GATEHOUSE_GUARDED_BY(mutex_) = false;  // Finish was called
+  bool ending_ GATEHOUSE_GUARDED_BY(mutex_) = false;    // End was called
   std::optional<absl::Status> end_ GATEHOUSE_GUARDED_BY(mutex_);
   std::optional<v1::RankFormed> formed_ GATEHOUSE_GUARDED_BY(mutex_);
   std::optional<v1::RankStepResult> result_ GATEHOUSE_GUARDED_BY(mutex_);

@@ -22,8 +22,7 @@ absl::Status WorkerSession::Run(const v1::RankHello& hello,
   last_heard_.store(std::chrono::steady_clock::now());
   {
     const Heartbeat heartbeat([this](bool was_held_up) { Beat(was_held_up); });
-    v1::WorkerCommand command;
-    while (stream_->Read(&command)) {
+    for (v1::WorkerCommand command; stream_->Read(&command); command = {}) {
       last_heard_.store(std::chrono::steady_clock::now());
       if (!command.has_heartbeat()) on_command(std::move(command));
     }

@@ -136,7 +136,7 @@ def answers_at_once(server, requests, num_clients=6):
 
 
 class AnswersTest(unittest.TestCase):
-    def check(self, num_workers, model):
+    def check(self, num_workers, model, *more_flags):
         with tempfile.NamedTemporaryFile("w") as secret:
             secret.write(SECRET)
             secret.flush()
@@ -147,15 +147,17 @@ class AnswersTest(unittest.TestCase):
             with Server(*flags, model=model) as one:
                 set_policy(one)
                 expected = answers_alone(one, together), answers_alone(one, shared)
-            with Deployment(num_workers, *flags, model=model) as deployment:
+            with Deployment(num_workers, *flags, *more_flags, model=model) as deployment:
                 self.assertEqual(deployment.serving(), [True] * (1 + num_workers))
                 set_policy(deployment.server)
                 self.assertEqual(answers_at_once(deployment.server, together), expected[0])
                 self.assertEqual(answers_alone(deployment.server, shared), expected[1])
                 self.assertGreater(deployment.server.metrics().count("gatehouse_rank_wait_seconds_total{"), num_workers)
 
-    def test_one_worker(self):
-        self.check(1, DEMO_MODEL)
+    def test_one_worker_while_gates_are_recorded(self):
+        with tempfile.NamedTemporaryFile() as trace:
+            self.check(1, DEMO_MODEL, "--record-routes", trace.name)
+            self.assertGreater(pathlib.Path(trace.name).stat().st_size, 10000)
 
     def test_three_workers(self):
         self.check(3, DEMO_MODEL)
