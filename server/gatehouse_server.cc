@@ -288,6 +288,7 @@ void ListeningServer::UpdateHealth() {
   if (engine == nullptr) return;
   EngineStatus status = engine->Status();
   parts_.metrics.SetStatus(status);
+  parts_.metrics.SetRebalance(engine->Rebalancing());
   {
     const MutexLock lock(mutex_);
     status.draining |= draining_ || stopping_;

@@ -12,6 +12,7 @@
 #include "kernels/base/check.h"
 #include "server/exchange_series.h"
 #include "server/expert_series.h"
+#include "server/rebalance_series.h"
 #include "server/roofline_series.h"
 
 namespace gatehouse {
@@ -153,6 +154,7 @@ struct PrometheusMetrics::ModelSeries {
   Gauge& last_step;
   RooflineSeries roofline;
   ExchangeSeries exchanges;
+  RebalanceSeries rebalances;
 };
 
 PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
@@ -179,7 +181,8 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
       active_experts(CounterFamily(kActiveExperts, registry).Add({})),
       last_step(GaugeFamily(kLastStep, registry).Add({})),
       roofline(limits, {std::begin(kPhaseNames), std::end(kPhaseNames)}, registry),
-      exchanges(membership, registry) {
+      exchanges(membership, registry),
+      rebalances(membership.num_ranks, registry) {
   for (int i = 0; i < kNumPriorities; ++i) {
     const prometheus::Labels labels = {{"model", name}, {"priority", kPriorityNames[i]}};
     queues[i] = {.running = &GaugeFamily(kRunning, registry).Add(labels),
@@ -239,6 +242,11 @@ void PrometheusMetrics::SetStatus(const EngineStatus& status) {
     busy_tenants_.insert(tenant);
   }
   for (const std::string& tenant : idle) GaugesOf(tenant).Set({});
+}
+
+void PrometheusMetrics::SetRebalance(const RebalanceStatus& status) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  model_.load()->rebalances.Set(status, std::chrono::duration<double>(now).count());
 }
 
 // Made when the tenant is seen first.

@@ -71,6 +71,7 @@ class PrometheusMetrics final : public StepObserver {
   void SetState(EngineState state);
   // Between steps: what an idle engine would otherwise leave at its last step's values.
   void SetStatus(const EngineStatus& status);
+  void SetRebalance(const RebalanceStatus& status);
   void CountRequest(RpcMethod method, absl::StatusCode code);
   void CountReload(ReloadedFile file, bool ok);
   // When the first certificate of the listener expires, Unix time.

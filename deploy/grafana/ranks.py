@@ -1,5 +1,5 @@
 """Dashboard *Expert parallel*: what ranks exchange, who waits for whom, and how even their work is."""
-from panels import (SERVER, bucket_map, dashboard, lines, link_to, number, quantile, query, rate, row, share, steps,
+from panels import (SERVER, annotation, bucket_map, dashboard, lines, link_to, number, quantile, query, rate, row, share, steps,
                     with_link)
 
 UID = "gatehouse-ranks"
@@ -52,7 +52,22 @@ RANK = row("Ranks", [
           [query(rate("gatehouse_regroup_duration_seconds_sum", SERVER, "instance"), "{{instance}}")], width=12),
 ])
 
+REBALANCES = row("Rebalances", [
+    lines("Imbalance of the last rebalance", "Busiest rank over the mean: before, as planned, and as it came. 0: not known.", "none",
+          [query(f"max by (instance, when) (gatehouse_eplb_imbalance_ratio{{{SERVER}}})", "{{when}}, {{instance}}")]),
+    lines("State", "Of the last rebalance; planned and moving last seconds.", "none",
+          [query(f"max by (state) (gatehouse_eplb_state{{{SERVER}}})", "{{state}}")], max=1),
+    lines("Rebalances", "Since the start, by what became of them.", "none",
+          [query(f"sum by (result) (gatehouse_eplb_rebalances_total{{{SERVER}}})", "{{result}}")]),
+    number("Copies moved", "Copies of experts that ranks got which did not have them, since the start.", "none",
+           f"sum(gatehouse_eplb_copies_moved_total{{{SERVER}}})"),
+    number("Last change", "When experts last went to other ranks.", "dateTimeFromNow",
+           f"1000 * (max(gatehouse_eplb_last_change_timestamp_seconds{{{SERVER}}}) > 0)"),
+])
+
 
 def build():
     return dashboard(UID, "Gatehouse: Expert parallel", "What ranks exchange, who waits for whom, and how even their work is.",
-                     [NOW, EXCHANGES, RANK])
+                     [NOW, EXCHANGES, RANK, REBALANCES],
+                     annotations=[annotation("Rebalances", f"changes(gatehouse_eplb_last_change_timestamp_seconds{{{SERVER}}}[1m]) > 0",
+                                             "blue", "Experts moved between ranks")])

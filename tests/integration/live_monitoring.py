@@ -141,6 +141,7 @@ class Monitored:
         self._be_refused(seconds)
         time.sleep(seconds / 2)  # a change in the middle, so that there is a before and an after
         self.server.admin.SetRoutingPolicy(admin.SetRoutingPolicyRequest(policy=bounds(0.5)))
+        self._move_experts()
         self._be_refused(seconds)
         self._certificate.write_text("not a certificate\n")
         self._tls_server.signal(signal.SIGHUP)
@@ -166,6 +167,23 @@ class Monitored:
         """One sequence runs, one waits, others are refused: gatehouse-loadgen counts them as failures."""
         self._send_load(seconds, self._tls_server.target, "--tls-ca", self._authority.certificate, "--tls-server-name",
                         "localhost", "--clients", 4, "--requests", 200).communicate(timeout=seconds + HANG_SECONDS)
+
+    def _move_experts(self):
+        """Few different tokens, until there are enough of them to plan by."""
+        def moved():
+            for _ in range(8):
+                self.num_prompts += 1
+                generate(self.server, pb.GenerateRequest(
+                    tokens=pb.TokenIds(ids=[300 + i * i * 7 % 5 for i in range(240)]), cache_salt=str(self.num_prompts),
+                    stop=pb.Stop(max_new_tokens=1)))
+            asked = self.server.admin.Rebalance(admin.RebalanceRequest(replicas=2, force=True))
+            for status in self.server.admin.WatchRebalance(admin.WatchRebalanceRequest(interval_seconds=0.1),
+                                                           timeout=HANG_SECONDS):
+                if status.state not in (admin.RebalanceStatus.PLANNED, admin.RebalanceStatus.MOVING):
+                    break
+            return status.id == asked.id and status.layers_moved > 0
+        self.num_prompts = 0
+        _wait_until(moved, "experts that moved")
 
     def _replay_a_shadow(self):
         """Under load all may have been skipped: they wait for a server that is idle."""
