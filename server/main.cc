@@ -351,7 +351,8 @@ int Main(const std::vector<std::string>& arguments) {
   config.engine.num_other_ranks = config.deployment.num_workers;
   const absl::Status secret = ReadRoutingSecret(config);
   if (!secret.ok()) return Fail(secret, kBadUsage);
-  return config.deployment.is_worker ? Work(config, signals) : Serve(config, signals);
+  const bool works = config.deployment.is_worker && !config.check;
+  return works ? Work(config, signals) : Serve(config, signals);
 }
 
 }  // namespace

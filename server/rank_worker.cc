@@ -152,14 +152,18 @@ absl::Status JoiningWorker::Run() {
   isa_ = backends.front()->isa();
   parts_.logger.Log(LogLevel::kInfo, "waiting for the first rank",
                     {{"join", parts_.config.deployment.join}});
+  std::string last_reason;
   while (true) {
     absl::Status ended = RunSession();
     const MutexLock lock(mutex_);
     if (stopped_) return absl::OkStatus();
     const bool is_full = absl::IsAlreadyExists(ended);
     if (!is_full && !absl::IsAborted(ended) && !absl::IsCancelled(ended)) return ended;
-    parts_.logger.Log(LogLevel::kWarning, "joins again",
-                      {{"reason", std::string(ended.message())}});
+    std::string reason(ended.message());
+    if (!is_full || reason != last_reason) {  // which may be so for long
+      parts_.logger.Log(LogLevel::kWarning, "joins again", {{"reason", reason}});
+    }
+    last_reason = std::move(reason);
     if (is_full) changed_.WaitFor(mutex_, kRetry);
     if (stopped_) return absl::OkStatus();
   }

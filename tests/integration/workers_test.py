@@ -2,6 +2,7 @@
 import concurrent.futures
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -43,14 +44,15 @@ def wait_until(what, describe):
 class Worker:
     """A process that joins; end() kills it."""
 
-    def __init__(self, join, *flags, model=DEMO_MODEL):
+    def __init__(self, join, *flags, model=DEMO_MODEL, isa=None):
         self._folder = tempfile.TemporaryDirectory()
         self.ready_file = pathlib.Path(self._folder.name) / "ready.json"
         self._log = open(pathlib.Path(self._folder.name) / "log", "w+")
         self.process = subprocess.Popen(
             [program("gatehouse-server"), "--role", "worker", "--join", join, "--model", str(model), "--threads", "1",
              "--ready-file", str(self.ready_file), *flags],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT)
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+            env={**os.environ, "GATEHOUSE_ISA": isa} if isa else None)
 
     def log(self):
         return pathlib.Path(self._log.name).read_text()
@@ -76,9 +78,9 @@ class Deployment:
         self.join = f"127.0.0.1:{free_port()}"
         self.flags = ("--workers", str(num_workers), "--worker-listen", self.join, "--threads", "1", *flags)
         try:
-            # Each on an address of its own, as hosts are.
-            self.workers = [self.add_worker("--worker-address", f"127.0.0.{2 + i}", model=model)
-                            for i in range(num_workers)]
+            # Each on an address of its own, as hosts are; one of them has an old CPU.
+            self.workers = [self.add_worker("--worker-address", f"127.0.0.{2 + i}", model=model,
+                                            isa="portable" if i == 1 else None) for i in range(num_workers)]
             for worker in self.workers:
                 worker.wait_for_line("waiting for the first rank")
             self.server = self._stack.enter_context(Server(*self.flags, model=model))
@@ -86,8 +88,8 @@ class Deployment:
             self._stack.close()
             raise
 
-    def add_worker(self, *flags, model=DEMO_MODEL):
-        worker = Worker(self.join, *flags, model=model)
+    def add_worker(self, *flags, **more):
+        worker = Worker(self.join, *flags, **more)
         self._stack.callback(worker.end)
         return worker
 
