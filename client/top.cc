@@ -23,8 +23,20 @@ constexpr milliseconds kMaxKeyWait{100};  // also how soon a new size of the ter
 
 struct Answer {
   v1::ServerStatus status;
-  v1::ExpertLoad load;  // empty while there is no model
+  v1::ExpertLoad load;            // empty while there is no model
+  v1::RebalanceStatus rebalance;  // empty where there is one rank
 };
+
+absl::StatusOr<v1::RebalanceStatus> AskRebalance(AdminClient& client, const CallOptions& call) {
+  v1::RebalanceStatus now;
+  const absl::Status asked =
+      client.WatchRebalance({}, call, [&](const v1::RebalanceStatus& status) {
+        now = status;
+        return false;  // the first is how it stands
+      });
+  if (!asked.ok()) return asked;
+  return now;
+}
 
 absl::StatusOr<Answer> Ask(AdminClient& client, const CliOptions& options) {
   const CallOptions call{.timeout =
@@ -33,19 +45,26 @@ absl::StatusOr<Answer> Ask(AdminClient& client, const CliOptions& options) {
   if (!status.ok()) return status.status();
   absl::StatusOr<v1::ExpertLoad> load = client.GetExpertLoad(options.admin.experts, call);
   if (!load.ok() && status->state() != v1::ServerStatus::LOADING) return load.status();
-  return Answer{*std::move(status), load.ok() ? *std::move(load) : v1::ExpertLoad()};
+  Answer answer{*std::move(status), load.ok() ? *std::move(load) : v1::ExpertLoad(), {}};
+  if (answer.status.ranks_size() > 1 && load.ok()) {
+    absl::StatusOr<v1::RebalanceStatus> rebalance = AskRebalance(client, call);
+    if (!rebalance.ok()) return rebalance.status();
+    answer.rebalance = *std::move(rebalance);
+  }
+  return answer;
 }
 
-// {"unix_seconds": ..., "status": {...}, "experts": {...}}
+// {"unix_seconds": ..., "status": {...}, "experts": {...}, "rebalance": {...}}
 std::string JsonLine(const Answer& answer) {
   const double now =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   std::string status = ToJsonLine(answer.status);
   std::string load = ToJsonLine(answer.load);
-  status.pop_back();  // the line ends
-  load.pop_back();
-  return absl::StrFormat("{\"unix_seconds\": %.3f, \"status\": %s, \"experts\": %s}\n", now, status,
-                         load);
+  std::string rebalance = ToJsonLine(answer.rebalance);
+  for (std::string* line : {&status, &load, &rebalance}) line->pop_back();  // the line ends
+  return absl::StrFormat(
+      "{\"unix_seconds\": %.3f, \"status\": %s, \"experts\": %s, \"rebalance\": %s}\n", now, status,
+      load, rebalance);
 }
 
 std::string PlainLine(const Answer& answer) {
@@ -84,6 +103,7 @@ class LiveView {
   void Show(Answer answer) {
     window_.Add(Clock::now(), answer.load);
     frame_.status = std::move(answer.status);
+    frame_.rebalance = std::move(answer.rebalance);
     frame_.load = window_.Recent();
     frame_.load_seconds = window_.seconds();
     frame_.problem.clear();

@@ -31,6 +31,33 @@ double Share(int64_t part, int64_t whole) {
   return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 0;
 }
 
+std::string RanksLine(const TopFrame& frame) {
+  int num_serving = 0;
+  std::string lost;
+  for (const v1::RankStatus& rank : frame.status.ranks()) {
+    num_serving += rank.serving() ? 1 : 0;
+    if (!rank.serving())
+      lost += absl::StrFormat("%s%d", lost.empty() ? "  not " : ", ", rank.rank());
+  }
+  return absl::StrFormat("ranks     %d of %d serving%s  epoch %d", num_serving,
+                         frame.status.ranks_size(), lost, frame.status.epoch());
+}
+
+std::string RebalanceLine(const v1::RebalanceStatus& s) {
+  if (s.id() == 0) return "rebalance none yet";
+  std::string line = absl::StrFormat("rebalance %s", v1::RebalanceStatus::State_Name(s.state()));
+  if (s.layers() > 0) absl::StrAppendFormat(&line, "  %d/%d layers", s.layers_moved(), s.layers());
+  if (s.planned_imbalance() > 0) {
+    absl::StrAppendFormat(&line, "  imbalance %.2f, planned %.2f", s.imbalance(),
+                          s.planned_imbalance());
+  }
+  if (s.obtained_imbalance() > 0) {
+    absl::StrAppendFormat(&line, ", obtained %.2f", s.obtained_imbalance());
+  }
+  if (!s.reason().empty()) line += "  " + TerminalSafe(s.reason());
+  return line;
+}
+
 std::vector<std::string> Heading(const TopFrame& frame, int num_columns, Glyphs glyphs) {
   const v1::ServerStatus& s = frame.status;
   std::vector<std::string> lines;
@@ -59,6 +86,10 @@ std::vector<std::string> Heading(const TopFrame& frame, int num_columns, Glyphs 
                                     DescribeBytes(s.roofline().weight_bytes_per_second()),
                                     DescribeBytes(s.roofline().weight_bytes_per_token()),
                                     100 * s.roofline().step_share()));
+  }
+  if (s.ranks_size() > 1) {
+    lines.push_back(RanksLine(frame));
+    lines.push_back(RebalanceLine(frame.rebalance));
   }
   return lines;
 }

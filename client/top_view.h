@@ -38,7 +38,8 @@ struct TopFrame {
   v1::ServerStatus status;
   v1::ExpertLoad load;  // LoadWindow::Recent
   double load_seconds = 0;
-  std::string problem;  // why what is shown is old; empty: it is not
+  v1::RebalanceStatus rebalance;  // shown where there are several ranks
+  std::string problem;            // why what is shown is old; empty: it is not
 };
 
 struct TopSize {

@@ -100,6 +100,31 @@ TEST(DrawTopTest, SaysWhatIsWrong) {
   EXPECT_THAT(text, HasSubstr("! no step for 5 s\n"));
 }
 
+TEST(DrawTopTest, ShowsRanksAndTheLastRebalanceWhereThereAreSeveral) {
+  TopFrame frame = Frame(2, 4);
+  frame.status.add_ranks()->set_serving(true);
+  int first_layer = 0;
+  EXPECT_THAT(Joined(DrawTop(frame, {}, Glyphs::kAscii, first_layer)), Not(HasSubstr("ranks ")));
+  for (int r = 1; r < 3; ++r) frame.status.add_ranks()->set_rank(r);
+  frame.status.set_epoch(2);
+  std::string text = Joined(DrawTop(frame, {}, Glyphs::kAscii, first_layer));
+  EXPECT_THAT(text, HasSubstr("ranks     1 of 3 serving  not 1, 2  epoch 2\n"));
+  EXPECT_THAT(text, HasSubstr("rebalance none yet\n"));
+  frame.rebalance.set_id(4);
+  frame.rebalance.set_reason("too little");
+  EXPECT_THAT(Joined(DrawTop(frame, {}, Glyphs::kAscii, first_layer)),
+              HasSubstr("rebalance STATE_UNSPECIFIED  too little\n"));
+  frame.rebalance.clear_reason();
+  frame.rebalance.set_state(v1::RebalanceStatus::ROLLED_BACK);
+  frame.rebalance.set_layers(61);
+  frame.rebalance.set_imbalance(1.5);
+  frame.rebalance.set_planned_imbalance(1.25);
+  frame.rebalance.set_obtained_imbalance(10.75);
+  text = Joined(DrawTop(frame, {}, Glyphs::kAscii, first_layer));
+  EXPECT_THAT(text, HasSubstr("rebalance ROLLED_BACK  0/61 layers  imbalance 1.50, planned 1.25, "
+                              "obtained 10.75\n"));
+}
+
 TEST(DrawTopTest, FitsEveryTerminal) {
   for (const int num_layers : {0, 1, 61}) {
     for (const TopSize size : {TopSize{1, 1}, {2, 10}, {24, 80}, {50, 200}, {8, 40}, {200, 300}}) {
