@@ -16,7 +16,7 @@ build_packages=(
   libabsl-dev prometheus-cpp-dev nlohmann-json3-dev libyaml-cpp-dev libcli11-dev libpcre2-dev libutf8proc-dev libgloo-dev
 )
 test_packages=(
-  libgtest-dev libgmock-dev libbenchmark-dev prometheus python3 python3-venv
+  libgtest-dev libgmock-dev libbenchmark-dev prometheus python3 python3-venv iproute2
 )
 tools_packages=(
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld-14 shellcheck

@@ -43,11 +43,12 @@ prometheus::Family<prometheus::Histogram>& Histograms(const Metric& metric,
 
 }  // namespace
 
-ExchangeSeries::ExchangeSeries(const Membership& membership, prometheus::Registry& registry) {
+ExchangeSeries::ExchangeSeries(const ExchangeGroup& group, prometheus::Registry& registry) {
+  const Membership& membership = group.membership;
   if (membership.num_ranks == 1) return;
   for (int i = 0; i < kNumExchangePhases; ++i) {
     const std::string phase(kExchangePhaseNames[i]);
-    const prometheus::Labels labels = {{"phase", phase}, {"backend", "in_process"}};
+    const prometheus::Labels labels = {{"phase", phase}, {"backend", group.backend}};
     auto& bytes = Counters(kBytes, registry);
     phases_[i] = {.duration = &Histograms(kDuration, registry).Add(labels, Buckets()),
                   .wait = &Histograms(kWait, registry).Add(labels, Buckets()),

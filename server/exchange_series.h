@@ -20,9 +20,15 @@
 
 namespace gatehouse {
 
+// Who exchanges rows, and by what.
+struct ExchangeGroup {
+  Membership membership = AllRanks(1);
+  std::string backend = "in_process";  // or "gloo"
+};
+
 class ExchangeSeries {
  public:
-  ExchangeSeries(const Membership& membership, prometheus::Registry& registry);
+  ExchangeSeries(const ExchangeGroup& group, prometheus::Registry& registry);
   void OnStep(std::span<const RankExchanges> ranks);
   void OnRegroup(const Membership& membership, double seconds);
 

@@ -307,7 +307,9 @@ int Serve(const ServerConfig& config, SignalThread& signals) {
   }
   engine = *std::move(loaded);
   LogModel(logger, *engine, ToSeconds(clock.Now() - start));
-  metrics.SetModel(engine->model(), limits, engine->Status().membership);
+  metrics.SetModel(engine->model(), limits,
+                   {.membership = engine->Status().membership,
+                    .backend = *deployment == nullptr ? "in_process" : "gloo"});
 
   signals.Arm([&server] { (*server)->HurryDrain(); });
   const absl::Status serving = (*server)->Serve(*engine);

@@ -131,7 +131,7 @@ struct PrometheusMetrics::QueueGauges {
 
 struct PrometheusMetrics::ModelSeries {
   ModelSeries(const ModelDescription& description, const MachineLimits& limits,
-              const Membership& membership, int level, prometheus::Registry& registry);
+              const ExchangeGroup& group, int level, prometheus::Registry& registry);
 
   const std::string name;
   const int level;
@@ -158,9 +158,8 @@ struct PrometheusMetrics::ModelSeries {
 };
 
 PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
-                                            const MachineLimits& limits,
-                                            const Membership& membership, int level,
-                                            prometheus::Registry& registry)
+                                            const MachineLimits& limits, const ExchangeGroup& group,
+                                            int level, prometheus::Registry& registry)
     : name(description.name),
       level(level),
       expert_load(description.moe_layers, description.num_experts),
@@ -181,8 +180,8 @@ PrometheusMetrics::ModelSeries::ModelSeries(const ModelDescription& description,
       active_experts(CounterFamily(kActiveExperts, registry).Add({})),
       last_step(GaugeFamily(kLastStep, registry).Add({})),
       roofline(limits, {std::begin(kPhaseNames), std::end(kPhaseNames)}, registry),
-      exchanges(membership, registry),
-      rebalances(membership.num_ranks, registry) {
+      exchanges(group, registry),
+      rebalances(group.membership.num_ranks, registry) {
   for (int i = 0; i < kNumPriorities; ++i) {
     const prometheus::Labels labels = {{"model", name}, {"priority", kPriorityNames[i]}};
     queues[i] = {.running = &GaugeFamily(kRunning, registry).Add(labels),
@@ -214,7 +213,7 @@ PrometheusMetrics::PrometheusMetrics(const BuildDescription& build, std::optiona
 PrometheusMetrics::~PrometheusMetrics() = default;
 
 void PrometheusMetrics::SetModel(const ModelDescription& model, const MachineLimits& limits,
-                                 const Membership& membership) {
+                                 const ExchangeGroup& group) {
   GATEHOUSE_CHECK(owned_model_ == nullptr) << "one model a server";
   GaugeFamily(kModelInfo, *registry_)
       .Add({{"model", model.name},
@@ -224,7 +223,7 @@ void PrometheusMetrics::SetModel(const ModelDescription& model, const MachineLim
       .Set(1);
   const int64_t num_series = static_cast<int64_t>(model.moe_layers.size()) * model.num_experts;
   const int level = wanted_level_.value_or(num_series <= kMaxExpertSeries ? 2 : 1);
-  owned_model_ = std::make_unique<ModelSeries>(model, limits, membership, level, *registry_);
+  owned_model_ = std::make_unique<ModelSeries>(model, limits, group, level, *registry_);
   model_ = owned_model_.get();
 }
 

@@ -24,6 +24,7 @@
 #include "engine/step_stats.h"
 #include "kernels/base/mutex.h"
 #include "kernels/machine_limits.h"
+#include "server/exchange_series.h"
 #include "server/expert_load.h"
 
 namespace gatehouse {
@@ -67,7 +68,7 @@ class PrometheusMetrics final : public StepObserver {
 
   // Limits of 0 were not measured.
   void SetModel(const ModelDescription& model, const MachineLimits& limits = {},
-                const Membership& membership = AllRanks(1));
+                const ExchangeGroup& group = {});
   void SetState(EngineState state);
   // Between steps: what an idle engine would otherwise leave at its last step's values.
   void SetStatus(const EngineStatus& status);

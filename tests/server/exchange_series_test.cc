@@ -16,7 +16,7 @@ std::string TextOf(const prometheus::Registry& registry) {
 
 TEST(ExchangeSeriesTest, CountsWhatEachRankSaw) {
   prometheus::Registry registry;
-  ExchangeSeries series(AllRanks(2, 1), registry);
+  ExchangeSeries series({AllRanks(2, 1)}, registry);
   const CommStats fast{.wait_seconds = 0.002, .move_seconds = 0.001, .bytes_sent = 10};
   const CommStats slow{.wait_seconds = 0.0001, .move_seconds = 0.001, .bytes_received = 10};
   const std::vector<RankExchanges> ranks = {
@@ -44,7 +44,7 @@ TEST(ExchangeSeriesTest, CountsWhatEachRankSaw) {
 
 TEST(ExchangeSeriesTest, ShowsWhoIsLostAndHowOften) {
   prometheus::Registry registry;
-  ExchangeSeries series(AllRanks(3, 1), registry);
+  ExchangeSeries series({AllRanks(3, 1), "gloo"}, registry);
   const Membership two = {.epoch = 2, .num_ranks = 3, .members = {0, 2}};
   series.OnRegroup(two, 0.5);
   EXPECT_THAT(TextOf(registry), HasSubstr("gatehouse_rank_up{rank=\"1\"} 0\n"));
@@ -57,6 +57,7 @@ TEST(ExchangeSeriesTest, ShowsWhoIsLostAndHowOften) {
         "gatehouse_rank_up{rank=\"2\"} 0\n", "gatehouse_rank_losses_total{rank=\"0\"} 0\n",
         "gatehouse_rank_losses_total{rank=\"1\"} 2\n",
         "gatehouse_rank_losses_total{rank=\"2\"} 1\n", "gatehouse_group_epoch 5\n",
+        "gatehouse_alltoall_duration_seconds_count{backend=\"gloo\",phase=\"gather\"} 0\n",
         "gatehouse_regroup_duration_seconds_count 4\n",
         "gatehouse_regroup_duration_seconds_sum 1.25\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
@@ -65,7 +66,7 @@ TEST(ExchangeSeriesTest, ShowsWhoIsLostAndHowOften) {
 
 TEST(ExchangeSeriesTest, ShowsNothingOfOneRank) {
   prometheus::Registry registry;
-  ExchangeSeries series(AllRanks(1), registry);
+  ExchangeSeries series({AllRanks(1)}, registry);
   series.OnStep({});
   EXPECT_THAT(TextOf(registry), Not(HasSubstr("gatehouse")));
 }
