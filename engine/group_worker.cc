@@ -87,30 +87,33 @@ std::vector<int> GroupWorker::RanksUp() const {
 
 bool GroupWorker::needs_regroup() const {
   if (!broken_.ok() || membership_.members != RanksUp()) return true;
-  return std::any_of(membership_.members.begin(), membership_.members.end(),
-                     [&](int r) { return num_returns_[r] != ranks_[r]->num_returns(); });
+  return num_returns_ != NumReturns();
 }
 
-std::vector<int> GroupWorker::RanksEmptied(const Membership& before) {
-  std::vector<int> emptied;
-  for (int r = 0; r < num_ranks(); ++r) {
-    const int64_t num_returns = std::exchange(num_returns_[r], ranks_[r]->num_returns());
-    if (before.has(r) != membership_.has(r) || num_returns != num_returns_[r]) {
-      emptied.push_back(r);
-    }
-  }
-  return emptied;
+std::vector<int64_t> GroupWorker::NumReturns() const {
+  std::vector<int64_t> num_returns;
+  for (const auto& rank : ranks_) num_returns.push_back(rank->num_returns());
+  return num_returns;
 }
 
+// Returns are counted before ranks join: one that goes and comes back while others still join is
+// seen at the next look, and no step runs before that.
 absl::StatusOr<Regrouped> GroupWorker::Regroup() {
-  const Membership before = membership_;
   for (int i = 0; i < kMaxJoins; ++i) {
     if (absl::IsUnavailable(broken_)) WaitForVerdict();
-    membership_ = {.epoch = membership_.epoch + 1, .num_ranks = num_ranks(), .members = RanksUp()};
-    broken_ = JoinAll(membership_);
+    std::vector<int64_t> num_returns = NumReturns();
+    Membership next{.epoch = ++last_epoch_, .num_ranks = num_ranks(), .members = RanksUp()};
+    broken_ = JoinAll(next);
     if (!broken_.ok()) continue;
+    Regrouped regrouped{.membership = next, .emptied = {}};
+    for (int r = 0; r < num_ranks(); ++r) {
+      const bool has_moved = membership_.has(r) != next.has(r);
+      if (has_moved || num_returns_[r] != num_returns[r]) regrouped.emptied.push_back(r);
+    }
+    membership_ = std::move(next);
+    num_returns_ = std::move(num_returns);
     for (size_t l = 0; l < placements_.size(); ++l) Place(static_cast<int>(l), placements_[l]);
-    return Regrouped{.membership = membership_, .emptied = RanksEmptied(before)};
+    return regrouped;
   }
   return broken_;
 }

@@ -41,7 +41,7 @@ class GroupWorker final : public Worker {
  private:
   int num_ranks() const { return static_cast<int>(ranks_.size()); }
   std::vector<int> RanksUp() const;
-  std::vector<int> RanksEmptied(const Membership& before);
+  std::vector<int64_t> NumReturns() const;
   void WaitForVerdict() const;
   absl::Status JoinAll(const Membership& membership);
   std::vector<absl::StatusOr<RankResult>> RunRanks(const StepPlan& plan, const StepRows& rows,
@@ -53,8 +53,9 @@ class GroupWorker final : public Worker {
   const ModelCost cost_;
   const std::unique_ptr<RouteRecorder> recorder_;  // null: nothing is recorded
   std::vector<ExpertPlacement> placements_;
-  Membership membership_;
-  std::vector<int64_t> num_returns_;  // [num_ranks] of members, when they joined
+  Membership membership_;             // of the last group that was formed
+  int64_t last_epoch_ = 0;            // that was tried
+  std::vector<int64_t> num_returns_;  // [num_ranks] before the group was formed
   absl::Status broken_;               // of the call that ended the group; OK: it serves
   RankThreads threads_;
 };

@@ -1,5 +1,6 @@
 #include "engine/group_worker.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -75,11 +76,18 @@ class MortalRank final : public RankPeer {
   struct Fate {
     std::atomic<bool> up = true;
     std::atomic<int64_t> num_returns = 0;
+    std::atomic<int> num_joins_to_fail = 0;
   };
 
-  MortalRank(std::unique_ptr<RankPeer> rank, std::shared_ptr<const Fate> fate)
+  MortalRank(std::unique_ptr<RankPeer> rank, std::shared_ptr<Fate> fate)
       : rank_(std::move(rank)), fate_(std::move(fate)) {}
-  absl::Status Join(const Membership& membership) override { return rank_->Join(membership); }
+  absl::Status Join(const Membership& membership) override {
+    if (fate_->num_joins_to_fail > 0) {
+      --fate_->num_joins_to_fail;
+      return absl::UnavailableError("it was not heard");
+    }
+    return rank_->Join(membership);
+  }
   void Place(int moe_layer_idx, const ExpertPlacement& placement) override {
     rank_->Place(moe_layer_idx, placement);
   }
@@ -93,7 +101,7 @@ class MortalRank final : public RankPeer {
 
  private:
   const std::unique_ptr<RankPeer> rank_;
-  const std::shared_ptr<const Fate> fate_;
+  const std::shared_ptr<Fate> fate_;
 };
 
 class LostRankTest : public testing::Test {
@@ -131,13 +139,14 @@ class LostRankTest : public testing::Test {
   }
 
   // As the engine's loop does it.
-  void Regroup() {
+  bool Regroup() {
     const absl::StatusOr<Regrouped> regrouped = worker_->Regroup();
-    ASSERT_TRUE(regrouped.ok()) << regrouped.status();
+    if (!regrouped.ok()) return false;
     scheduler_->SetMembers(regrouped->membership.members, regrouped->emptied);
     for (const int layer_idx : rebalancer_->SetMembers(regrouped->membership)) {
       worker_->Place(layer_idx, rebalancer_->placements()[layer_idx]);
     }
+    return true;
   }
 
   // Greedy tokens of eight requests; `before_step` is told how many steps there were.
@@ -155,7 +164,10 @@ class LostRankTest : public testing::Test {
     std::vector<std::vector<int32_t>> tokens(8);
     for (int step = 0; !scheduler_->empty(); ++step) {
       before_step(step);
-      if (worker_->needs_regroup()) Regroup();
+      if (worker_->needs_regroup() && !Regroup()) {
+        ++num_groups_failed_;
+        continue;
+      }
       const StepPlan& plan = scheduler_->Plan();
       const std::vector<RowSampling> sampling(plan.logit_rows.size());
       if (in_step_) in_step_(step);
@@ -181,7 +193,7 @@ class LostRankTest : public testing::Test {
   std::unique_ptr<Rebalancer> rebalancer_;
   std::unique_ptr<Scheduler> scheduler_;
   std::function<void(int)> in_step_;
-  int num_lost_steps_ = 0;
+  int num_lost_steps_ = 0, num_groups_failed_ = 0;
 };
 
 TEST_F(LostRankTest, TokensAreThoseOfAWholeDeployment) {
@@ -215,6 +227,19 @@ TEST_F(LostRankTest, ARankThatWasAwayBetweenTwoStepsHoldsNothing) {
             }),
             whole);
   EXPECT_EQ(epoch, 2);
+}
+
+// Who was lost before a group that nobody could form is not forgotten by the next.
+TEST_F(LostRankTest, AGroupThatCannotBeFormedIsTriedAgain) {
+  const auto whole = Generate([](int) {});
+  in_step_ = [&](int step) {
+    if (step != 4) return;
+    fates_[1]->up = false;
+    fates_[2]->num_joins_to_fail = 20;  // of eight a try
+  };
+  EXPECT_EQ(Generate([](int) {}), whole);
+  EXPECT_EQ(num_groups_failed_, 2);
+  EXPECT_THAT(worker_->membership().members, testing::ElementsAre(0, 2));
 }
 
 }  // namespace
