@@ -10,6 +10,7 @@ namespace gatehouse {
 
 WorkerSession::WorkerSession(v1::Deployment::Stub& stub, const std::string& token) {
   context_.set_wait_for_ready(true);
+  context_.set_initial_metadata_corked(true);  // or Join would wait here, out of Cancel's reach
   if (!token.empty()) context_.AddMetadata("authorization", "Bearer " + token);
   stream_ = stub.Join(&context_);
 }

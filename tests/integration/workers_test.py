@@ -147,6 +147,13 @@ class JoiningTest(unittest.TestCase):
         self.assertFalse(first.ready_file.exists())
         wait_until(second.ready_file.exists, second.log)
 
+    def test_one_that_waits_ends_when_it_is_asked_to(self):
+        worker = self.worker()
+        worker.wait_for_line("waiting for the first rank")
+        time.sleep(0.2)  # it is in the call
+        worker.process.send_signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(), 0, worker.log())
+
     def test_workers_end_with_1_when_the_server_is_killed_or_stopped(self):
         for number in signal.SIGKILL, signal.SIGSTOP:
             with self.subTest(signal=number):
