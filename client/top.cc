@@ -44,9 +44,10 @@ absl::StatusOr<Answer> Ask(AdminClient& client, const CliOptions& options) {
   absl::StatusOr<v1::ServerStatus> status = client.GetStatus(call);
   if (!status.ok()) return status.status();
   absl::StatusOr<v1::ExpertLoad> load = client.GetExpertLoad(options.admin.experts, call);
-  if (!load.ok() && status->state() != v1::ServerStatus::LOADING) return load.status();
-  Answer answer{*std::move(status), load.ok() ? *std::move(load) : v1::ExpertLoad(), {}};
-  if (answer.status.ranks_size() > 1 && load.ok()) {
+  const bool has_load = load.ok();
+  if (!has_load && status->state() != v1::ServerStatus::LOADING) return load.status();
+  Answer answer{*std::move(status), has_load ? *std::move(load) : v1::ExpertLoad(), {}};
+  if (answer.status.ranks_size() > 1 && has_load) {
     absl::StatusOr<v1::RebalanceStatus> rebalance = AskRebalance(client, call);
     if (!rebalance.ok()) return rebalance.status();
     answer.rebalance = *std::move(rebalance);
