@@ -31,12 +31,17 @@ def read(path):
 
 def rendered(folder):
     """The objects of a kustomization, by kind."""
+    return {kind: each for (_, kind), each in all_rendered(folder).items()}
+
+
+def all_rendered(folder):
+    """Name and kind -> object, where there are several of a kind."""
     if shutil.which("kubectl") is None:
         raise unittest.SkipTest("no kubectl, which is no Debian package: manifests not rendered")
     done = run("kubectl", "kustomize", DEPLOY / folder)
     if done.returncode != 0:
         raise AssertionError(done.stderr)
-    return {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
+    return {(each["metadata"]["name"], each["kind"]): each for each in yaml.safe_load_all(done.stdout)}
 
 
 def container_of(deployment):
@@ -114,11 +119,42 @@ class ManifestsTest(unittest.TestCase):
         for folder in ("k8s/base", "k8s/tls"):
             objects = rendered(folder)
             self.assertEqual(set(objects), NO_SCHEMA | {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"})
-            file = ROOT / "build/deploy-objects.yaml"
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(yaml.safe_dump_all([each for kind, each in objects.items() if kind not in NO_SCHEMA]))
-            said = self.assert_passes(TOOLS / "kubernetes-validate", "--strict", file)
-            self.assertEqual(said.count(" passed for "), len(objects) - len(NO_SCHEMA), said)
+            self.assert_valid(objects.values())
+
+    def assert_valid(self, objects):
+        file = ROOT / "build/deploy-objects.yaml"
+        file.parent.mkdir(exist_ok=True)
+        checked = [each for each in objects if each["kind"] not in NO_SCHEMA]
+        file.write_text(yaml.safe_dump_all(checked))
+        said = self.assert_passes(TOOLS / "kubernetes-validate", "--strict", file)
+        self.assertEqual(said.count(" passed for "), len(checked), said)
+
+    def test_ranks_of_a_deployment_find_each_other(self):
+        objects = all_rendered("k8s/ranks")
+        self.assert_valid(objects.values())
+        server, workers = objects["gatehouse", "Deployment"]["spec"], objects["gatehouse-worker", "StatefulSet"]["spec"]
+        flags = [dict(each[2:].partition("=")[::2] for each in container_of({"spec": spec})["args"])
+                 for spec in (server, workers)]
+        known = self.flags_of("gatehouse-server")
+        self.assertLessEqual({"--" + name for each in flags for name in each}, known)
+        self.assertEqual((server["replicas"], server["strategy"]), (1, {"type": "Recreate"}))
+        self.assertEqual(int(flags[0]["workers"]), workers["replicas"])
+        ranks = objects["gatehouse-ranks", "Service"]
+        self.assertEqual(flags[1]["join"], f"{ranks['metadata']['name']}:{ranks['spec']['ports'][0]['port']}")
+        self.assertEqual(flags[0]["worker-listen"], f"0.0.0.0:{ranks['spec']['ports'][0]['targetPort']}")
+        self.assertEqual(ranks["spec"]["selector"], server["template"]["metadata"]["labels"])
+        self.assertEqual(workers["serviceName"], ranks["metadata"]["name"])
+        names = {spec["template"]["metadata"]["labels"]["app.kubernetes.io/name"] for spec in (server, workers)}
+        policy = objects["gatehouse-ranks", "NetworkPolicy"]["spec"]
+        peers = [policy["podSelector"], policy["ingress"][0]["from"][0]["podSelector"],
+                 policy["egress"][0]["to"][0]["podSelector"]]
+        for peer in peers:
+            self.assertEqual(set(peer["matchExpressions"][0]["values"]), names)
+        for spec in (server, workers):
+            container = container_of({"spec": spec})
+            mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+            self.assertEqual(mounts["deployment"] + "/token", flags[0]["deployment-token-file"])
+            self.assertEqual(container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "status.podIP")
 
     def test_kubernetes_selectors_select_the_pods_and_nothing_else(self):
         labels = {"matchLabels": {"app.kubernetes.io/name": "gatehouse"}}
